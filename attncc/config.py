@@ -1,7 +1,7 @@
 """Every environment variable of attncc: its type, default and meaning, declared once and read once.
 
-`settings()` is what the other rooms ask; `read` turns any mapping into `Settings`, and `table` prints the documentation.
-The log of attncc also lives here, since a setting decides whether it is seen. Nothing else reads the environment.
+`settings()` is what the other rooms ask; `read` turns any mapping into `Settings`; `table` prints the documentation. The
+log of attncc also lives here, since a setting decides whether it is seen. Nothing else reads the environment.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _read_value(name: str, text: str, kind: Kind) -> object:
     try:
         return kind.read(text)
     except (KeyError, ValueError):
-        raise InputError(f"{name} is {text!r}, which it cannot be", hint=f"{name} takes {kind.allowed}") from None
+        raise InputError(f"{name} cannot be {text!r}", hint=f"{name} takes {kind.allowed}") from None
 
 
 @cache

@@ -69,9 +69,13 @@ _ROOMS = {
     "attncc.variants.define": ("Mask", "Score", "mask", "score"),
 }
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
+# Rooms that are public as a whole: `attncc.variants.causal` needs no import of its own.
+_MODULES: tuple[str, ...] = ()
 
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"attncc.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'attncc' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,7 +1,7 @@
 """Every environment variable of attncc: its type, default and meaning, declared once and read once.
 
-`settings()` is what the other rooms ask; `read` turns any mapping into `Settings`; `table` prints the documentation. The
-log of attncc also lives here, since a setting decides whether it is seen. Nothing else reads the environment.
+`settings()` is what the other rooms ask; `read` turns any mapping into `Settings`; `table` prints the documentation.
+The log of attncc also lives here, since a setting decides whether it is seen. Nothing else reads the environment.
 """
 
 from __future__ import annotations

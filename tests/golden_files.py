@@ -1,7 +1,7 @@
 """Golden files: what a text was when somebody last read it and agreed.
 
 The fixture `golden` stands for `tests/golden/<test file>/<test name>.txt`: `assert text == golden`. A test with several
-texts names them: `assert text == golden("forward")`. `pytest --update-golden` rewrites; read the diff before committing.
+texts names them: `assert text == golden("forward")`. `pytest --update-golden` rewrites them; read the diff afterwards.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ and refuses what has no meaning.
 from __future__ import annotations
 
 import enum
+import math
 import struct
 import threading
 import weakref
@@ -171,7 +172,8 @@ def _value_key(value: Value) -> tuple[type, object]:
 
 
 def const(value: bool | int | float) -> Expr:
-    """A constant; bool, int and float stay different."""
+    """A constant; bool, int and float stay different, all NaN are one."""
+    value = math.nan if value != value else value
     kind = Scalar.BOOL if isinstance(value, bool) else Scalar.INDEX if isinstance(value, int) else Scalar.FLOAT
     return node(Op.CONST, (), value, kind)
 

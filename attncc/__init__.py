@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from attncc import variants
     from attncc.api import Variant, attention, compile, load, loads
     from attncc.errors import (
         AttnccError,
@@ -50,6 +51,7 @@ __all__ = [
     "reference",
     "score",
     "trace",
+    "variants",
 ]
 
 # Which room holds each public name. A test keeps this table, the imports above and `__all__` alike.
@@ -69,8 +71,8 @@ _ROOMS = {
     "attncc.variants.define": ("Mask", "Score", "mask", "score"),
 }
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
-# Rooms that are public as a whole: `attncc.variants.causal` needs no import of its own.
-_MODULES: tuple[str, ...] = ()
+# Rooms that are public as a whole, so that `attncc.room.name` works without an import of its own.
+_MODULES = ("variants",)
 
 
 def __getattr__(name: str) -> object:

@@ -7,6 +7,7 @@ A room is a module or a package directly inside `attncc/`. Every import statemen
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -146,6 +147,13 @@ def report(rule: str, offences: list[str]) -> None:
 def test_every_room_has_a_floor():
     homeless = sorted({room_of_path(path) for path in modules().values()} - FLOOR_OF.keys())
     report("each room of attncc/ needs a floor in FLOORS; these have none:", homeless)
+
+
+def test_the_documentation_has_the_same_floors():
+    page = (PACKAGE.parent / "docs" / "contributing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", page, re.MULTILINE)
+    found = {int(floor): set(re.findall(r"`(\w+)`", rooms)) for floor, rooms in rows}
+    assert found == {floor: set(rooms) for floor, rooms in FLOORS.items() if floor < 9}
 
 
 def test_rooms_import_only_from_floors_below():

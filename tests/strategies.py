@@ -452,6 +452,8 @@ def _gathered_place(draft: Draft, depth: int) -> tuple[Expr, str | int, Expr]:
 def _loose_place(draft: Draft, depth: int) -> tuple[Expr, str | int, Expr]:
     """An index that leaves its tensor at pairs which the mask then hides."""
     index = draft.index(depth).expr if draft.chance(50) else INDEX_LEAVES[2].expr
+    if SCORE in _below(index):  # what hides the pair is part of the mask
+        index = INDEX_LEAVES[2].expr
     size = draft.pick((MAX_LEN, 33, 8))
     draft.guards.append(
         conjunction(apply(Op.GE, index, const(-size if draft.chance(30) else 0)), apply(Op.LT, index, const(size)))

@@ -1,0 +1,1 @@
+"""What users read about a variant: why tiles are skipped, in words, and the mask as a picture."""

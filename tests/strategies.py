@@ -50,6 +50,7 @@ from attncc.ir import (
     narrow,
     param,
 )
+from attncc.reference import reference
 
 MAX_LEN = 128
 MAX_BATCH = 3
@@ -900,3 +901,55 @@ JUMPING = frozenset((*ROUNDINGS, *COMPARISONS, Op.FLOORDIV, Op.MOD, Op.CAST, Op.
 def has_jumps(root: Expr) -> bool:
     """Whether the expression may jump when a Float moves a little: rounding, comparing or truncating a Float."""
     return any(e.op in JUMPING and any(a.scalar is Scalar.FLOAT for a in e.args) for e in _below(root))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call gives, and the gradients of a fixed loss on out and lse for `Values.leaves` (None: no path)."""
+
+    out: Tensor
+    lse: Tensor
+    grads: tuple[Tensor | None, ...]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything that is a number."""
+        return [self.out, self.lse, *(grad for grad in self.grads if grad is not None)]
+
+
+def measure(call: Callable[..., tuple[Tensor, Tensor]], values: Values) -> Outcome:
+    """Out, lse and gradients of `call(q, k, v, captures)`, which returns out and lse; `values` must ask for gradients.
+
+    The loss weighs every element of out and of the finite lse differently.
+    """
+    out, lse = call(values.q, values.k, values.v, values.captures)
+    weights = [torch.linspace(-1, 2, t.numel(), dtype=torch.float64).reshape(t.shape).to(t.dtype) for t in (out, lse)]
+    loss = (out * weights[0]).sum() + torch.where(lse == -math.inf, 0, lse * weights[1]).sum()
+    if not loss.requires_grad:
+        return Outcome(out, lse, tuple(None for _ in values.leaves))
+    grads = torch.autograd.grad(loss, values.leaves, allow_unused=True)
+    return Outcome(out.detach(), lse.detach(), grads)
+
+
+def measure_reference(problem: Problem, dtype: torch.dtype = torch.float64, *, wobble: float = 0.0) -> Outcome:
+    """What the reference makes of a problem."""
+
+    def call(q: Tensor, k: Tensor, v: Tensor, captures: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        return reference(problem.spec, q, k, v, captures, problem.named_parameters, return_lse=True)
+
+    return measure(call, problem.values(dtype, grad=True, wobble=wobble))
+
+
+def is_settled(problem: Problem) -> bool:
+    """Whether the reference and its gradients are finite, and unchanged by moving every float by a part in 1e12.
+
+    What fails this is set aside, and counted, where two ways to compute the same thing are compared.
+    """
+    plain, moved = measure_reference(problem), measure_reference(problem, wobble=1e-12)
+    return all(_is_same(a, b) for a, b in zip(plain.tensors, moved.tensors, strict=True))
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    a, b = (torch.where(t == -math.inf, 0.0, t) for t in (a, b))
+    largest = a.abs().max() if a.numel() else torch.tensor(0.0)
+    return bool(largest.isfinite()) and torch.allclose(a, b, rtol=0, atol=1e-10 * max(1.0, float(largest)))

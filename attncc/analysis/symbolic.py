@@ -1,0 +1,275 @@
+"""Expressions as numbers: the interval rules then write the bounds themselves, simplified by what is known.
+
+Known are the order of bounds (q_min <= q_max), that positions are not negative and that sizes are at least 1. A minimum
+of two bounds whose order follows from that is the smaller one; a comparison that follows is True or False at once.
+Unknown bounds of an Index are the constants -inf, inf and NaN; they never reach an expression that is handed out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from attncc.analysis.bounds import Box, Walk, leaves, loading
+from attncc.analysis.interval import Interval
+from attncc.analysis.linear import Form, at_least_zero, difference, expression
+from attncc.analysis.logic import joined, negated
+from attncc.analysis.numbers import INF, PYTHON, Value
+from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply, cast, const, param, postorder
+
+#: The ends of a tile, both included, as parameters of the expressions that classify it.
+Q_MIN, Q_MAX, KV_MIN, KV_MAX = (param(name) for name in ("q_min", "q_max", "kv_min", "kv_max"))
+NONNEGATIVE: Final = Interval(0, INF)
+POSITIVE: Final = Interval(1, INF)
+#: What holds for every call: positions and heads count from 0, sizes from 1.
+FACTS: Final[Mapping[str, Interval]] = {
+    **dict.fromkeys(("b", "h", "q_idx", "kv_idx", "q_min", "q_max", "kv_min", "kv_max"), NONNEGATIVE),
+    **dict.fromkeys(("batch", "heads", "q_len", "kv_len"), POSITIVE),
+}
+#: log2 of the sizes up to which a Float sum or product is certainly finite in float32.
+FINITE_BITS: Final = 120.0
+#: log2 of the sizes of an Index.
+INDEX_BITS: Final = 63.0
+
+
+class ExprNumbers:
+    """The algebra of expressions. `ordered` maps the larger bound of a pair to the smaller one."""
+
+    def __init__(self, ordered: Mapping[Expr, Expr], facts: Mapping[str, Interval] = FACTS) -> None:
+        self.ordered = dict(ordered)
+        self.walk = Walk(PYTHON, leaves(Box(facts, {})), loading(None))
+        self.forms: dict[Expr, Form] = {}
+        self.magnitudes: dict[Expr, float] = {}
+
+    def const(self, value: bool | int | float) -> Value:
+        return const(value)
+
+    def add(self, a: Value, b: Value) -> Value:
+        a, b = _lifted(a), _lifted(b)
+        if _is_float(a, b):
+            return apply(Op.ADD, a, b)
+        if _is_open(a) or _is_open(b):
+            return a if _is_open(a) else b
+        return expression(difference(a, self.neg(b), self.forms))
+
+    def neg(self, a: Value) -> Value:
+        a = _lifted(a)
+        if a.scalar is Scalar.FLOAT:
+            return apply(Op.NEG, a)
+        return expression(difference(const(0), a, self.forms))
+
+    def mul(self, a: Value, b: Value, exact: bool) -> Value:
+        a, b = _lifted(a), _lifted(b)
+        if not exact:
+            return apply(Op.MUL, a, b)
+        if a is const(0) or b is const(0):
+            return const(0)
+        if _is_open(a) or _is_open(b):
+            return self._open_product(a, b)
+        return expression(difference(apply(Op.MUL, a, b), const(0), self.forms))
+
+    def _open_product(self, a: Expr, b: Expr) -> Expr:
+        """The product of an unknown bound and another: known only by the other's sign."""
+        limit, other = (a, b) if _is_open(a) else (b, a)
+        if _is_open(other):
+            return const(_number(a) * _number(b))
+        fact = self.fact(other)
+        if fact.lo > 0:
+            return limit
+        return const(-_number(limit)) if fact.hi < 0 else const(math.nan)
+
+    def divide(self, a: Value, b: Value) -> Value:
+        return apply(Op.DIV, _lifted(a), _lifted(b))
+
+    def floordiv(self, a: Value, b: Value) -> Value:
+        a, b = _lifted(a), _lifted(b)
+        if _is_open(a) or _is_open(b):
+            return self._open_product(a, const(1) if _is_open(b) else b) if _is_open(a) else const(math.nan)
+        if b is const(1) or a is const(0):
+            return a
+        return apply(Op.FLOORDIV, a, b)
+
+    def mod(self, a: Value, b: Value) -> Value:
+        a, b = _lifted(a), _lifted(b)
+        if _is_open(a) or _is_open(b):
+            return const(math.nan)
+        if self.lt(a, b) is TRUE and self.le(const(0), a) is TRUE:
+            return a
+        return apply(Op.MOD, a, b)
+
+    def power(self, a: Value, exponent: int) -> Value:
+        result = _lifted(a)
+        for _ in range(exponent - 1):
+            result = self.mul(result, a, _lifted(a).scalar is Scalar.INDEX)
+        return result
+
+    def min(self, a: Value, b: Value) -> Value:
+        return self._extreme(_lifted(a), _lifted(b), Op.MIN, INF)
+
+    def max(self, a: Value, b: Value) -> Value:
+        return self._extreme(_lifted(a), _lifted(b), Op.MAX, -INF)
+
+    def _extreme(self, a: Expr, b: Expr, op: Op, neutral: float) -> Expr:
+        if a is b:
+            return a
+        if a.scalar is Scalar.BOOL:
+            return self.and_(a, b) if op is Op.MIN else self.or_(a, b)
+        if _is_float(a, b):
+            return apply(op, a, b)
+        if _is_open(a) or _is_open(b):
+            limit, other = (a, b) if _is_open(a) else (b, a)
+            return other if _number(limit) == neutral else limit
+        order = self.le(a, b)
+        if order.op is Op.CONST:
+            return a if (order is TRUE) == (op is Op.MIN) else b
+        return apply(op, a, b)
+
+    def le(self, a: Value, b: Value) -> Value:
+        a, b = _lifted(a), _lifted(b)
+        if _is_float(a, b):
+            return self._float_order(Op.LE, a, b)
+        if _is_open(a) or _is_open(b):
+            return const(_number(a) <= _number(b))
+        form = difference(b, a, self.forms)
+        if self.is_nonnegative(form):
+            return TRUE
+        return FALSE if self.is_nonnegative(form.scaled(-1).shifted(-1)) else at_least_zero(form)
+
+    def lt(self, a: Value, b: Value) -> Value:
+        a, b = _lifted(a), _lifted(b)
+        if _is_float(a, b):
+            return self._float_order(Op.LT, a, b)
+        if _is_open(a) or _is_open(b):
+            return const(_number(a) < _number(b))
+        return self.le(self.add(a, const(1)), b)
+
+    def _float_order(self, op: Op, a: Expr, b: Expr) -> Expr:
+        """A comparison of Floats as it stands, so that NaN makes it false; True where an infinity decides."""
+        for bound, other in ((a, b), (b, a)):
+            if bound.op is Op.CONST and abs(_number(bound)) == INF and self.magnitude(other) <= FINITE_BITS:
+                return const((_number(bound) < 0) == (bound is a))
+        return apply(op, a, b)
+
+    def and_(self, a: Value, b: Value) -> Value:
+        a, b = _lifted(a), _lifted(b)
+        if a is FALSE or b is FALSE:
+            return FALSE
+        if a is TRUE or a is b:
+            return b
+        return a if b is TRUE else joined(Op.AND, a, b)
+
+    def or_(self, a: Value, b: Value) -> Value:
+        a, b = _lifted(a), _lifted(b)
+        if a is TRUE or b is TRUE:
+            return TRUE
+        if a is FALSE or a is b:
+            return b
+        return a if b is FALSE else joined(Op.OR, a, b)
+
+    def not_(self, a: Value) -> Value:
+        return negated(_lifted(a))
+
+    def where(self, condition: Value, a: Value, b: Value) -> Value:
+        condition, a, b = _lifted(condition), _lifted(a), _lifted(b)
+        if condition.op is Op.CONST:
+            return a if condition is TRUE else b
+        if a is b:
+            return a
+        if a.scalar is Scalar.BOOL:
+            return self.or_(self.and_(condition, a), self.and_(self.not_(condition), b))
+        if not _is_float(a, b) and (_is_open(a) or _is_open(b)):
+            return a if _is_open(a) else b  # the wider of the two, whichever is chosen
+        return apply(Op.WHERE, condition, a, b)
+
+    def function(self, op: Op, a: Value) -> Value:
+        return apply(op, _lifted(a))
+
+    def as_float(self, a: Value) -> Value:
+        a = _lifted(a)
+        return a if _is_open(a) else cast(a, Scalar.FLOAT)
+
+    def as_index(self, a: Value) -> Value:
+        a = _lifted(a)
+        return const(math.nan) if _is_open(a) or self.magnitude(a) > INDEX_BITS else cast(a, Scalar.INDEX)
+
+    def known(self, truth: Value) -> bool | None:
+        truth = _lifted(truth)
+        return bool(truth.value) if truth.op is Op.CONST else None
+
+    def fact(self, expr: Expr) -> Interval:
+        """Between which numbers the expression lies in every call."""
+        return self.walk.interval(expr)
+
+    def is_nonnegative(self, form: Form) -> bool:
+        """Whether the form is at least 0 in every call, as far as the facts show."""
+        counts = {m[0]: c for m, c in form.terms.items() if len(m) == 1}
+        for smaller in [e for e, c in counts.items() if c < 0]:
+            for larger in [e for e, c in counts.items() if c > 0]:
+                if counts[smaller] < 0 and self._is_ordered(smaller, larger):
+                    shared = min(counts[larger], -counts[smaller])
+                    counts[larger] -= shared
+                    counts[smaller] += shared
+        terms = {m: c for m, c in form.terms.items() if len(m) > 1} | {(e,): c for e, c in counts.items() if c}
+        least = Form(terms, form.constant)
+        for atom in least.atoms():
+            self.fact(atom)
+        total = self.walk.sum(least)
+        return total.nan is False and bool(total.lo >= 0)
+
+    def _is_ordered(self, smaller: Expr, larger: Expr) -> bool:
+        """Whether smaller <= larger: a known pair, an operand of a min or max, or one step function of such."""
+        if self.ordered.get(larger) is smaller:
+            return True
+        if (smaller.op is Op.MIN and larger in smaller.args) or (larger.op is Op.MAX and smaller in larger.args):
+            return True
+        if smaller.op is Op.FLOORDIV and larger.op is Op.FLOORDIV and smaller.args[1] is larger.args[1]:
+            grows = self.fact(smaller.args[1]).lo > 0
+            return bool(grows) and self.is_nonnegative(difference(larger.args[0], smaller.args[0], self.forms))
+        return False
+
+    def magnitude(self, expr: Expr) -> float:
+        """log2 of a size that the value certainly does not exceed; infinite where it may be infinite or NaN."""
+        for each in postorder(expr):
+            if each not in self.magnitudes:
+                self.magnitudes[each] = _magnitude(each, [self.magnitudes[arg] for arg in each.args])
+        return self.magnitudes[expr]
+
+
+def _magnitude(expr: Expr, args: list[float]) -> float:
+    match expr.op:
+        case Op.CONST:
+            size = abs(_number(expr))
+            return math.log2(size) if 0 < size < INF else 0.0 if size == 0 else INF
+        case Op.ADD | Op.SUB:
+            return max(args) + 1
+        case Op.MUL:
+            return args[0] + args[1]
+        case Op.NEG | Op.ABS | Op.MIN | Op.MAX:
+            return max(args)
+        case Op.WHERE:
+            return max(args[1:])
+        case _:
+            return INDEX_BITS if expr.scalar is not Scalar.FLOAT or _is_converted(expr) else INF
+
+
+def _is_converted(expr: Expr) -> bool:
+    return expr.op is Op.CAST and expr.args[0].scalar is not Scalar.FLOAT
+
+
+def _lifted(value: Value) -> Expr:
+    return value if isinstance(value, Expr) else const(value)
+
+
+def _number(expr: Expr) -> float:
+    """The value of a constant; 0, which lies between the infinities, for any other expression."""
+    return float(expr.value) if expr.op is Op.CONST and isinstance(expr.value, bool | int | float) else 0.0
+
+
+def _is_open(expr: Expr) -> bool:
+    return expr.op is Op.CONST and isinstance(expr.value, float) and not math.isfinite(expr.value)
+
+
+def _is_float(a: Expr, b: Expr) -> bool:
+    """Whether a or b is a Float in its own right, not the unknown bound of an Index."""
+    return any(e.scalar is Scalar.FLOAT and not _is_open(e) for e in (a, b))

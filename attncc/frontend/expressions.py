@@ -7,9 +7,9 @@ together and none is told twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from lark import Token, Tree
 
@@ -19,6 +19,8 @@ from attncc.frontend.operations import call_builtin, compare, element, number, o
 from attncc.ir import Expr, Origin
 from attncc.ir.verify import MAX_DEPTH
 from attncc.source import Source, Span
+
+T = TypeVar("T")
 
 #: How many operations the helpers of one definition may expand to.
 MAX_EXPANSION: Final = 200_000
@@ -148,17 +150,25 @@ class Typing:
                 assert isinstance(literal, Tree)
                 return number(f"-{literal.children[0]}")
             case "element":
-                return element(names.capture(str(node.children[0])), operands, spans)
+                return element(self._look_up(names.capture, node), operands, spans)
             case "comparison":
                 return compare([str(sign) for sign in node.children[1::2]], operands)
             case "call":
-                name = str(node.children[0])
-                helper = names.helper(name)
+                helper = self._look_up(names.helper, node)
                 if helper is not None:
                     return self._expand(helper, node, operands, frame)
+                name = str(node.children[0])
                 return call_builtin(name, operands, spans) if names.is_built_in(name) else None
             case _:
                 return operate(str(node.data), operands, spans)
+
+    def _look_up(self, find: Callable[[str], T], node: Node) -> T:
+        """What the name at the head of a call or of an index means; a mistake in it is shown below the name alone."""
+        (name, *_) = node.children
+        try:
+            return find(str(name))
+        except LanguageError as error:
+            raise LanguageError(error.message, self.span(name), error.hint) from None
 
     def _expand(self, helper: Helper, node: Node, operands: list[Value], frame: _Frame) -> Value | _Frame:
         """The value of a helper for these arguments, if it is known already, or the frame that finds it."""

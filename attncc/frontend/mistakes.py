@@ -50,7 +50,7 @@ def grammar() -> Lark:
     """The parser that `grammar/attn.lark` defines."""
     text = (resource_dir("grammar") / "attn.lark").read_text(encoding="utf-8")
     lines: Any = _Lines()
-    return Lark(text, parser="lalr", propagate_positions=True, maybe_placeholders=True, postlex=lines)
+    return Lark(text, parser="lalr", lexer="basic", propagate_positions=True, maybe_placeholders=True, postlex=lines)
 
 
 @dataclass(slots=True)

@@ -45,6 +45,7 @@ DESCRIBED: Final = {
     "INTEGER": "a number",
     "ATTENTION": "`attention`",
 }
+AUGMENTED: Final = ("+", "-", "*", "/", "//", "%", "**", "&", "|", "^", "<<", ">>")
 KEYWORD_TYPES: Final = frozenset(word.upper() for word in KEYWORDS)
 EXAMPLE: Final = "the shortest definition is two lines: `attention causal:` and `mask = q_idx >= kv_idx`"
 
@@ -69,7 +70,7 @@ def token_error(found: str, expected: set[str], span: Span, before: str) -> Lang
     """A word where the grammar has none: `found` is its kind, `before` its statement up to there."""
     if found == "$END":
         return _end_error(expected, span)
-    for message, hint in (_misplaced(found, expected, span), _foreign(found, span, before), _missing(expected, before)):
+    for message, hint in (_foreign(found, span, before), _misplaced(found, expected, span), _missing(expected, before)):
         if message:
             return LanguageError(message, span, hint)
     shown = DESCRIBED["_NEWLINE"] if found == "_NEWLINE" else f"`{span.text}`"
@@ -97,7 +98,11 @@ def _misplaced(found: str, expected: set[str], span: Span) -> Wording:
         return "a text defines one variant, and this is a second", "put it into a file of its own"
     if "CAPTURE" in expected and found == "DEF":
         return "helpers come before the variant", "move this line above `attention`"
-    if found in KEYWORD_TYPES and "NAME" in expected and found not in ("AND", "OR"):
+    if "CAPTURE" in expected and found == "ATTN":
+        return "the header `attn 1` comes first", "move it to the top"
+    if "CAPTURE" in expected:
+        return "a statement binds a name", "write `name = expression`"
+    if found in KEYWORD_TYPES and "NAME" in expected and (found not in ("AND", "OR") or expected == {"NAME"}):
         return f"`{span.text}` is a word of the language, not a name", None
     return NOTHING
 
@@ -117,8 +122,8 @@ def _foreign(found: str, span: Span, before: str) -> Wording:
         return f"`{previous}{span.text}` means nothing here", f"write {doubled[previous]}"
     if found == "EQUAL" and "=" in before:
         return "`=` binds a name at the start of a line", "equality is `==`"
-    if found == "EQUAL" and previous in "+-*/%&|^<>" and previous:
-        return f"`{previous}=` means nothing here", "write the name again, as in `score = score + 1`"
+    if span.text in AUGMENTED and len(before.split()) == 1 and previous.isidentifier():
+        return f"`{span.text}=` means nothing here", f"write the name again: `{previous} = {previous} {span.text} …`"
     if found == "LSQB" and previous in "])":
         return "only a captured tensor can be indexed", "give all indices at once, as in `t[b, h]`"
     return NOTHING

@@ -10,9 +10,9 @@ from attncc.variants.define import Mask, Score, mask, recipe, score
 NATTEN = "Hassani et al. 2022, arXiv:2204.07143"
 
 
-def near(q: Tensor, kv: Tensor, size: int | Tensor, window: int) -> Tensor:
+def near(q: Tensor, kv: Tensor, size: int, window: int) -> Tensor:
     """On one axis: is kv among the `window` positions nearest to q? At a border the window moves inwards, whole."""
-    start = torch.clamp(q - window // 2, 0, size - window)  # type: ignore[arg-type]  # a traced size is a size
+    start = torch.clamp(q - window // 2, 0, size - window)
     return (start <= kv) & (kv < start + window)
 
 
@@ -66,7 +66,9 @@ def dilated_neighborhood_1d(length: int = 1024, window: int = 33, dilation: int 
     def dilated_neighborhood_1d(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
         residue = q_idx % dilation
         members = (length - residue + dilation - 1) // dilation
-        return (kv_idx % dilation == residue) & near(q_idx // dilation, kv_idx // dilation, members, window)
+        start = torch.minimum(torch.clamp(q_idx // dilation - window // 2, min=0), members - window)
+        kv_member = kv_idx // dilation
+        return (kv_idx % dilation == residue) & (start <= kv_member) & (kv_member < start + window)
 
     return dilated_neighborhood_1d
 

@@ -14,7 +14,6 @@ from torch.nn.attention.flex_attention import create_block_mask, create_mask, fl
 from attncc.errors import LanguageError
 from attncc.variants.define import Mask, Score, mask, recipe, score
 
-
 # torch warns that its eager form is slow; here only its meaning is asked.
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 

@@ -12,6 +12,7 @@ from lark import Token, Tree
 from attncc.errors import LanguageError
 from attncc.ir import BATCH, HEADS, KV_IDX, KV_LEN, Q_IDX, Q_LEN, B, Capture, Expr, H, const, load
 from attncc.ir.syntax import CONSTANTS, CONVERSIONS, FUNCTIONS, SHORTHANDS
+from attncc.ir.text import describe_capture
 
 #: What every expression may use; a helper nothing else beside its arguments.
 POSITIONS: Final[dict[str, Expr]] = {
@@ -66,8 +67,8 @@ class Names:
         meaning = self._find(name, "name", (Expr, Capture))
         if isinstance(meaning, Capture):
             if meaning.rank:
-                hint = f"read one element of it: `{example(meaning)}`"
-                raise LanguageError(f"`{name}` is a captured tensor, {describe(meaning)}, not a number", hint=hint)
+                message = f"`{name}` is a captured tensor, {describe_capture(meaning)}, not a number"
+                raise LanguageError(message, hint=f"read one element of it: `{example(meaning)}`")
             return load(name, meaning.scalar)
         if isinstance(meaning, Helper) or self.is_built_in(name):
             raise LanguageError(f"`{name}` is a function", hint=f"call it: `{name}(x)`")
@@ -121,12 +122,6 @@ def suggest(name: str, known: Iterable[str]) -> str | None:
     if foreign is not None and (foreign in known or foreign.startswith("`")):
         near = [foreign.strip("`")]
     return f"did you mean `{near[0]}`?" if near else None
-
-
-def describe(capture: Capture) -> str:
-    """The kind and the sizes of a captured tensor, as its declaration says them."""
-    dims = ", ".join(str(dim) for dim in capture.dims)
-    return f"{capture.scalar}[{dims}]" if capture.dims else str(capture.scalar)
 
 
 def example(capture: Capture) -> str:

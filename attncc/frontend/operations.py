@@ -12,10 +12,11 @@ from math import isinf
 from typing import Final, TypeGuard
 
 from attncc.errors import LanguageError
-from attncc.frontend.names import Value, describe, example
+from attncc.frontend.names import Value, example
 from attncc.ir import Capture, Expr, Op, Scalar, apply, cast, conjunction, const, functions, load, narrow
 from attncc.ir.build import INT64_MAX
 from attncc.ir.syntax import FUNCTIONS, OPERATORS
+from attncc.ir.text import describe_capture
 from attncc.source import Span
 
 KINDS: Final = {"int": Scalar.INDEX, "float": Scalar.FLOAT, "bool": Scalar.BOOL}
@@ -84,7 +85,7 @@ def element(capture: Capture | None, index: Sequence[Value], spans: Sequence[Spa
     if len(index) != capture.rank:
         given = f"{len(index)} {'index' if len(index) == 1 else 'indices'}"
         hint = f"write `{example(capture)}`"
-        raise LanguageError(f"`{capture.name}` is {describe(capture)}, but is read with {given}", hint=hint)
+        raise LanguageError(f"`{capture.name}` is {describe_capture(capture)}, but is read with {given}", hint=hint)
     for value, span in zip(index, spans, strict=True):
         if value is not None and value.scalar is not Scalar.INDEX:
             hint = (

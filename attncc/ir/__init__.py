@@ -28,6 +28,7 @@ from attncc.ir.expr import (
 )
 from attncc.ir.rewrite import rewrite, substitute, with_args
 from attncc.ir.spec import ANY_DIM, NAMED_DIMS, AttentionSpec, Capture, Normalizer, Origin, Parameter
+from attncc.ir.text import print_expr, print_spec
 
 __all__ = [
     "ANY_DIM",
@@ -66,6 +67,8 @@ __all__ = [
     "node",
     "param",
     "postorder",
+    "print_expr",
+    "print_spec",
     "rewrite",
     "substitute",
     "with_args",

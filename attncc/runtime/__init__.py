@@ -1,0 +1,1 @@
+"""Running generated kernels: built from their text, called through torch's operators, differentiated by autograd."""

@@ -1,0 +1,61 @@
+"""What a kernel is made for: the problem (shapes and dtypes that the kernel's form depends on) and the target machine.
+
+Both are plain hashable values; lengths, batch and parameters are not in them, because one kernel serves all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """Which gradients a backward pass computes; `captures` in the order of the spec."""
+
+    q: bool = True
+    k: bool = True
+    v: bool = True
+    captures: tuple[bool, ...] = ()
+
+    @property
+    def of_scores(self) -> bool:
+        """Whether any of them needs the gradient of the scores (v alone does not)."""
+        return self.q or self.k or any(self.captures)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What the form of a kernel depends on beside the spec.
+
+    dtypes are torch's names, such as `float32`; `capture_dtypes` follow the spec. `in_bounds` names the loads (by their
+    number in the canonical spec, see `attncc.schedule.loads`) whose indices are proven for the sizes of this call; all
+    others are guarded. `gradients` is None where no backward pass is wanted. `tile_q` and `tile_kv` are the caller's.
+    """
+
+    dtype: str = "float32"
+    head_dim: int = 64
+    value_dim: int = 64
+    heads: int = 1
+    kv_heads: int = 1
+    capture_dtypes: tuple[str, ...] = ()
+    in_bounds: frozenset[int] = frozenset()
+    gradients: Gradients | None = None
+    tile_q: int | None = None
+    tile_kv: int | None = None
+
+    @property
+    def accumulator(self) -> str:
+        """The dtype in which scores and sums are held."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A back end and the machine that it emits for: `device` is torch's type, `arch` a GPU such as `sm_90`."""
+
+    backend: str = "torch"
+    device: str = "cpu"
+    arch: str | None = None
+
+
+TORCH_CPU = Target("torch", "cpu")

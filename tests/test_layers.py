@@ -43,7 +43,7 @@ LIBRARIES = {
     "variants": {"torch", "numpy"},
     "api": {"torch", "numpy"},
     "flex": {"torch", "numpy"},
-    "commands": {"typer", "rich", "torch", "numpy"},
+    "commands": {"typer", "rich", "torch", "numpy", "safetensors"},
     "integrations": {"torch", "numpy", "transformers"},
 }
 

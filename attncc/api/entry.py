@@ -1,0 +1,58 @@
+"""The four ways to a variant: from functions, for one call, from a file, from a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from attncc.api.program import Function, read_functions
+from attncc.api.variant import Variant
+from attncc.errors import InputError
+from attncc.frontend import parse, read_source
+from attncc.source import Source
+
+
+def compile(score_mod: Function | None = None, mask_mod: Function | None = None, *, name: str | None = None) -> Variant:
+    """The variant of a score function (score, b, h, q_idx, kv_idx) and a mask function (b, h, q_idx, kv_idx).
+
+    Raises LanguageError, with the place in the functions, for what has no meaning or cannot be compiled.
+    """
+    for role, function in (("score_mod", score_mod), ("mask_mod", mask_mod)):
+        if function is not None and not callable(function):
+            hint = "attncc.load takes a path, attncc.loads a text" if isinstance(function, str | Path) else None
+            raise InputError(f"`{role}` must be a function, but is a {type(function).__name__}", hint=hint)
+    spec = read_functions(score_mod, mask_mod, name).program.spec
+    return Variant(spec, score_mod=score_mod, mask_mod=mask_mod)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, score_mod: Function | None = None, mask_mod: Function | None = None, **options: Any
+) -> Any:
+    """One call: `compile(score_mod, mask_mod)(q, k, v, **options)`. What was compiled is remembered, so that new
+    closures with the same code, in each training step say, cost only a look-up."""
+    return compile(score_mod, mask_mod, name=options.pop("name", None))(q, k, v, **options)
+
+
+def load(path: str | Path, **values: Any) -> Variant:
+    """The variant in a file of `.attn` text, with these parameters and captured tensors; reading it runs no code."""
+    return _from_text(read_source(path), values)
+
+
+def loads(text: str, **values: Any) -> Variant:
+    """The variant in a text, with these parameters and captured tensors; reading it runs no code."""
+    _check_text(text)
+    return _from_text(Source("<string>", text), values)
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        hint = "attncc.load takes a path" if isinstance(text, Path) else None
+        raise InputError(f"loads takes text, not a {type(text).__name__}", hint=hint)
+
+
+def _from_text(source: Source, values: dict[str, Any]) -> Variant:
+    numbers = {name: value for name, value in values.items() if isinstance(value, bool | int | float)}
+    spec = parse(source, numbers)
+    return Variant(spec, values={name: value for name, value in values.items() if name not in numbers})

@@ -1,0 +1,177 @@
+"""The facts behind `explain`: counted, read off the lowered variant, or looked up in the user's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from attncc import pipeline
+from attncc.analysis import TileTest, depends, tile_test
+from attncc.api.lowering import Call, lowered
+from attncc.api.program import Function
+from attncc.frontend import fingerprint
+from attncc.ir import AttentionSpec, Expr, Op, postorder, print_expr, print_spec
+from attncc.passes import lift, simplify
+from attncc.report import explain as report
+from attncc.runtime import tiles
+
+SKIP, PARTIAL, FULL = 0, 1, 2
+MAX_HEADS = 64
+
+
+def explain_call(call: Call, functions: tuple[Function | None, Function | None]) -> report.Explanation:
+    """What this call skips, computes and copies, and why."""
+    found, spec = lowered(call), call.program.spec
+    counter = _Counter(call, found.schedule.tile_q, found.schedule.tile_kv)
+    reference = call.options.backend == "reference"
+    return report.Explanation(
+        name=spec.name,
+        text=print_spec(spec),
+        call=_describe(call),
+        visit=print_expr(found.tile_test.visit),
+        full=print_expr(found.tile_test.full),
+        tiles=counter.count(found.tile_test),
+        statistics=_statistics(found.tile_test),
+        heads=counter.heads(found.tile_test) if "h" in depends(found.canonical.mask) else (),
+        conditions=tuple(_conditions(spec, counter)),
+        captures=tuple(_captures(call, found)),
+        schedule=tuple(found.schedule.reasons),
+        copies=tuple(_copies(call)),
+        deterministic=_determinism(reference),
+        watched=_watched(functions),
+        notes=("the reference computes every pair: the tiles above are those of the compiled back end",)
+        if reference
+        else (),
+    )
+
+
+class _Counter:
+    """Counts tiles of one call, for any test over the same inputs."""
+
+    def __init__(self, call: Call, tile_q: int, tile_kv: int) -> None:
+        batch, heads, q_len, _ = call.inputs.q.shape
+        self.sizes = tiles.Sizes(batch, heads, q_len, call.inputs.k.shape[2])
+        self.tile_q, self.tile_kv = tile_q, tile_kv
+        spec = call.program.spec
+        self.parameters = {p.name: value for p, value in zip(spec.parameters, call.parameters, strict=True)}
+        self.captures = {c.name: tensor.detach() for c, tensor in zip(spec.captures, call.captures, strict=True)}
+
+    def count(self, test: TileTest) -> report.Tiles:
+        """All tiles of all batches and heads that differ."""
+        counts = tiles.count_tiles(test, self.sizes, self.tile_q, self.tile_kv, self.parameters, self.captures)
+        return report.Tiles(
+            self.tile_q, self.tile_kv, counts.total, counts.full, counts.partial, counts.skipped, counts.groups
+        )
+
+    def heads(self, test: TileTest) -> tuple[report.HeadTiles, ...]:
+        """The tiles of each head in the first batch; heads with equal counts stand together."""
+        groups: dict[tuple[int, int, int], list[int]] = {}
+        for head in range(min(self.sizes.heads, MAX_HEADS) if self.sizes.batch else 0):
+            groups.setdefault(self._one_head(test, head), []).append(head)
+        return tuple(report.HeadTiles(tuple(heads), *counts) for counts, heads in groups.items())
+
+    def _one_head(self, test: TileTest, head: int) -> tuple[int, int, int]:
+        visited = full = total = 0
+        sizes = (self.sizes, self.tile_q, self.tile_kv, self.parameters, self.captures)
+        for row in tiles.tile_rows(test, *sizes, b=0, h=head):
+            total += row.classes.numel()
+            visited += int((row.classes != SKIP).sum())
+            full += int((row.classes == FULL).sum())
+        return visited, full, total
+
+
+def _describe(call: Call) -> report.Call:
+    q, k, v = call.inputs.q, call.inputs.k, call.inputs.v
+    spec = call.program.spec
+    return report.Call(
+        q=tuple(q.shape),
+        k=tuple(k.shape),
+        v=tuple(v.shape),
+        dtype=str(q.dtype).removeprefix("torch."),
+        device=str(q.device),
+        scale=call.inputs.scale,
+        backend="torch" if call.options.backend == "auto" else call.options.backend,
+        parameters={p.name: value for p, value in zip(spec.parameters, call.parameters, strict=True)},
+    )
+
+
+def _statistics(test: TileTest) -> tuple[report.Statistic, ...]:
+    return tuple(
+        report.Statistic(f"stat{number}", print_expr(statistic.expr), str(statistic.axis))
+        for number, statistic in enumerate(test.statistics)
+    )
+
+
+def _conditions(spec: AttentionSpec, counter: _Counter) -> Iterator[report.Condition]:
+    """The parts of the mask that must all hold, each with what it alone skips."""
+    for term in _conjuncts(lift(spec).mask):
+        if term.op is Op.CONST and term.value is True:
+            continue
+        span = spec.origins[term].span if term in spec.origins else None
+        skips = counter.count(tile_test(simplify(term))).skipped
+        yield report.Condition(print_expr(term), span.place if span else None, span.text if span else None, skips)
+
+
+def _conjuncts(mask: Expr) -> list[Expr]:
+    terms: list[Expr] = []
+    pending = [mask]
+    while pending:
+        expr = pending.pop()
+        if expr.op is Op.AND:
+            pending += reversed(expr.args)
+        elif expr not in terms:
+            terms.append(expr)
+    return terms
+
+
+def _captures(call: Call, found: pipeline.Lowered) -> Iterator[report.CaptureUse]:
+    from attncc.api.values import spell  # late: values imports what this module does not need otherwise
+
+    spec = call.program.spec
+    for capture, tensor in zip(spec.captures, call.captures, strict=True):
+        in_score, in_mask = (_loads(root, capture.name) for root in (found.canonical.score, found.canonical.mask))
+        used = [name for name, loads in (("score", in_score), ("mask", in_mask)) if loads]
+        yield report.CaptureUse(
+            name=capture.name,
+            declared=spell(capture),
+            shape=tuple(tensor.shape),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            uses=f"used in {' and '.join(used)}" if used else "not used",
+            gradient=_gradient(tensor, in_score),
+        )
+
+
+def _loads(root: Expr, name: str) -> list[Expr]:
+    return [expr for expr in postorder(root) if expr.op is Op.LOAD and expr.value == name]
+
+
+def _gradient(tensor: Tensor, loads: list[Expr]) -> str:
+    if not tensor.is_floating_point():
+        return "none: it holds no floats"
+    if not loads:
+        return "none: a mask is piecewise constant"
+    if not tensor.requires_grad:
+        return "not asked for"
+    axes = sorted({axis for load in loads for index in load.args for axis in depends(index)})
+    return f"summed over all pairs that read the same element; the index depends on {', '.join(axes) or 'nothing'}"
+
+
+def _copies(call: Call) -> Iterator[str]:
+    for name, tensor in zip(("q", "k", "v"), call.tensors, strict=False):
+        if tensor.numel() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+            yield f"{name} in each call, because its last dimension is not contiguous (strides {tensor.stride()})"
+
+
+def _determinism(reference: bool) -> str:
+    if reference:
+        return "as torch's own dense operations are"
+    asked = "torch.use_deterministic_algorithms is set" if torch.are_deterministic_algorithms_enabled() else "always so"
+    return f"yes, {asked}: every result is summed in one fixed order"
+
+
+def _watched(functions: tuple[Function | None, Function | None]) -> tuple[str, ...]:
+    if all(function is None for function in functions) or fingerprint(*functions) is not None:
+        return ()
+    return ("the functions capture something that cannot be fingerprinted, so they are traced in each call",)

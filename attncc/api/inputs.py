@@ -1,0 +1,139 @@
+"""The checks of q, k, v and scale: what comes in is whatever a user passed, what goes out fits every back end.
+
+Each refusal names the shapes, dtypes or devices that do not fit. Nothing is copied or converted here, except that
+autocast converts q, k and v as it does for torch's own scaled_dot_product_attention, and that a batch of one in k and
+v is expanded (without a copy) to that of q.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attncc.errors import InputError, UnsupportedError
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+RANK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Checked tensors. Shapes: q [B, Hq, Lq, D], k [B, Hkv, Lkv, D], v [B, Hkv, Lkv, Dv]; Hq is a multiple of Hkv."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: float
+
+
+def check_inputs(q: object, k: object, v: object, scale: object = None) -> Inputs:
+    """The tensors as back ends take them. Raises InputError or UnsupportedError for anything that does not fit."""
+    tensors = {"q": q, "k": k, "v": v}
+    for name, value in tensors.items():
+        check_tensor(name, value)
+    _check_ranks(tensors)
+    _check_devices(tensors)
+    q, k, v = (_autocast(tensor) for tensor in tensors.values())  # type: ignore[arg-type]  # checked just above
+    _check_dtypes(q, k, v)
+    _check_sizes(q, k, v)
+    if k.shape[0] != q.shape[0]:
+        k, v = k.expand(q.shape[0], -1, -1, -1), v.expand(q.shape[0], -1, -1, -1)
+    return Inputs(q, k, v, check_scale(scale, q.shape[-1]))
+
+
+def check_tensor(name: str, value: object) -> Tensor:
+    """The value, which must be a dense, real tensor with data."""
+    if not isinstance(value, Tensor):
+        hint = f"torch.as_tensor({name}) makes one" if _is_array(value) else None
+        raise InputError(f"`{name}` must be a tensor, but is a {type(value).__name__}", hint=hint)
+    if value.is_nested:
+        hint = "pad it, or pack the sequences into one and mask by document"
+        raise UnsupportedError(f"`{name}` is a nested tensor, which attncc does not take", hint=hint)
+    if value.layout is not torch.strided:
+        kind = str(value.layout).removeprefix("torch.")
+        raise UnsupportedError(f"`{name}` is a sparse tensor ({kind})", hint=f"pass {name}.to_dense()")
+    if value.is_quantized:
+        raise UnsupportedError(f"`{name}` is a quantized tensor ({value.dtype})", hint=f"pass {name}.dequantize()")
+    if value.is_complex():
+        raise UnsupportedError(f"`{name}` is complex ({value.dtype}), which attention has no meaning for")
+    if value.is_meta:
+        raise InputError(f"`{name}` is on the meta device and holds no data")
+    return value
+
+
+def _is_array(value: object) -> bool:
+    return hasattr(value, "__array__") or isinstance(value, list | tuple)
+
+
+def check_scale(scale: object, head_dim: int) -> float:
+    """The factor of q . k: what was given, or 1 / sqrt(head_dim)."""
+    if scale is None:
+        return 1.0 / math.sqrt(head_dim)
+    if isinstance(scale, Tensor):
+        hint = "pass a float; for a learned scale multiply q by it, or write it into score_mod"
+        raise InputError("`scale` is a tensor", hint=hint)
+    if isinstance(scale, bool) or not isinstance(scale, int | float):
+        raise InputError(f"`scale` must be a number, but is a {type(scale).__name__}")
+    if not math.isfinite(scale):
+        raise InputError(f"`scale` is {float(scale)}, which makes every score meaningless")
+    return float(scale)
+
+
+def _check_ranks(tensors: dict[str, Any]) -> None:
+    wanted = {"q": "[B, Hq, Lq, D]", "k": "[B, Hkv, Lkv, D]", "v": "[B, Hkv, Lkv, Dv]"}
+    for name, tensor in tensors.items():
+        if tensor.dim() != RANK:
+            hint = f"{name}.unsqueeze(0) adds a batch of one" if tensor.dim() == RANK - 1 else None
+            shape = list(tensor.shape)
+            raise InputError(f"`{name}` must be {wanted[name]}, but has {tensor.dim()} dimensions: {shape}", hint=hint)
+
+
+def _check_devices(tensors: dict[str, Any]) -> None:
+    if len({tensor.device for tensor in tensors.values()}) > 1:
+        placed = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
+        raise InputError(f"q, k and v must be on one device, but are {placed}")
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    """As torch's autocast treats scaled_dot_product_attention: all but float64 becomes the autocast dtype."""
+    kind = tensor.device.type
+    if not _is_autocasting(kind) or tensor.dtype not in DTYPES or tensor.dtype is torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
+
+
+def _is_autocasting(kind: str) -> bool:
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def _check_dtypes(q: Tensor, k: Tensor, v: Tensor) -> None:
+    for name, tensor in {"q": q, "k": k, "v": v}.items():
+        if tensor.dtype not in DTYPES:
+            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise InputError(f"`{name}` is {_dtype(tensor)}, which attention does not take", hint=f"one of {allowed}")
+    if not q.dtype == k.dtype == v.dtype:
+        kinds = f"q is {_dtype(q)}, k is {_dtype(k)}, v is {_dtype(v)}"
+        raise InputError(f"q, k and v must have one dtype, but {kinds}", hint="convert them, or use torch.autocast")
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _check_sizes(q: Tensor, k: Tensor, v: Tensor) -> None:
+    shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
+    if k.shape[:3] != v.shape[:3]:
+        raise InputError(f"k and v must agree in all but the last size: {shapes}")
+    if k.shape[0] not in (q.shape[0], 1):
+        raise InputError(f"the batch of k and v must be that of q, or 1: {shapes}")
+    if q.shape[3] != k.shape[3]:
+        raise InputError(f"the head sizes of q and k differ: {shapes}")
+    if 0 in (q.shape[3], q.shape[1], k.shape[1]):
+        raise InputError(f"there must be at least one head, and a head size of at least 1: {shapes}")
+    if q.shape[1] % k.shape[1]:
+        hint = "each key head serves the same number of query heads"
+        raise InputError(f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads: {shapes}", hint=hint)

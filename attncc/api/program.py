@@ -1,0 +1,87 @@
+"""What a variant is at the moment of a call: its spec, and the values that the user's surroundings hold just now.
+
+Python functions are fingerprinted at each call, which is cheap, and traced only when something other than the captured
+values has changed. Programs are kept for the whole process, so a new closure with the same code costs a look-up. What
+cannot be fingerprinted is traced at each call. Nothing here keeps a captured tensor alive.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from attncc import pipeline
+from attncc.frontend import Traced, fingerprint, trace_functions
+from attncc.ir import AttentionSpec
+
+Function = Callable[..., Any]
+MAX_PROGRAMS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A spec with the text under which the operator knows it, and how to read its captured values again."""
+
+    spec: AttentionSpec
+    text: str
+    traced: Traced | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A program with the captured tensors and the parameters of one moment, by name."""
+
+    program: Program
+    captures: dict[str, Tensor]
+    parameters: dict[str, int]
+
+
+_PROGRAMS: OrderedDict[Hashable, Program] = OrderedDict()
+_LOCK = threading.Lock()
+
+
+def program_of(spec: AttentionSpec) -> Program:
+    """The program of a spec that is not Python."""
+    return Program(spec, pipeline.remember(spec))
+
+
+def read_functions(score_mod: Function | None, mask_mod: Function | None, name: str | None) -> Reading:
+    """The program of two Python functions and what they capture now."""
+    found = fingerprint(score_mod, mask_mod)
+    program = _traced(score_mod, mask_mod, name) if found is None else _remembered(found, score_mod, mask_mod, name)
+    assert program.traced is not None
+    values = program.traced.read(score_mod, mask_mod)
+    captures = {c.name: tensor for c, tensor in zip(program.spec.captures, values.captures, strict=True)}
+    parameters = {p.name: value for p, value in zip(program.spec.parameters, values.parameters, strict=True)}
+    return Reading(program, captures, parameters)
+
+
+def _remembered(found: Hashable, score_mod: Function | None, mask_mod: Function | None, name: str | None) -> Program:
+    key = (found, name)
+    with _LOCK:
+        program = _PROGRAMS.get(key)
+        if program is not None:
+            _PROGRAMS.move_to_end(key)
+            return program
+    program = _traced(score_mod, mask_mod, name)  # without the lock: another thread may do the same, which is harmless
+    with _LOCK:
+        program = _PROGRAMS.setdefault(key, program)
+        while len(_PROGRAMS) > MAX_PROGRAMS:
+            _PROGRAMS.popitem(last=False)
+    return program
+
+
+def _traced(score_mod: Function | None, mask_mod: Function | None, name: str | None) -> Program:
+    traced = trace_functions(score_mod, mask_mod, name)
+    return Program(traced.spec, pipeline.remember(traced.spec), traced)
+
+
+def clear() -> None:
+    """Forget all programs; the next calls trace again."""
+    with _LOCK:
+        _PROGRAMS.clear()

@@ -1,0 +1,207 @@
+"""`Variant`: what a user holds. It checks tensors, finds the program, and calls the back end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from attncc import pipeline
+from attncc.api.explanation import explain_call
+from attncc.api.inputs import Inputs, check_inputs
+from attncc.api.lowering import Call, lowered, run
+from attncc.api.options import Options, check_options
+from attncc.api.pickling import frozen, travels
+from attncc.api.pictures import picture_of
+from attncc.api.program import Function, Program, Reading, program_of, read_functions
+from attncc.api.values import check_capture_devices, check_captures, check_names, check_parameters
+from attncc.errors import InputError
+from attncc.ir import AttentionSpec, print_spec
+from attncc.report.explain import Explanation
+from attncc.report.picture import Picture
+from attncc.report.plot import save
+from attncc.runtime import op
+
+op.install(
+    pipeline.lower_text
+)  # the operator finds the compiler here: both live on one floor and do not import each other
+
+
+class Variant:
+    """An attention variant, ready to be called: `variant(q, k, v)`.
+
+    Made by `attncc.compile` from Python functions, which it keeps and reads again in each call, or by `attncc.load`
+    from text, whose captured tensors are passed by name. It holds no tensors of its own, can be called from several
+    threads, pickled and copied. A pickled Variant of closures or lambdas takes along what they capture at that moment.
+    """
+
+    def __init__(
+        self,
+        spec: object,
+        *,
+        score_mod: Function | None = None,
+        mask_mod: Function | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A variant of a spec; with functions it is they that count, and `values` replace what they capture."""
+        if not isinstance(spec, AttentionSpec):
+            hint = "attncc.compile takes functions, attncc.load a path, attncc.loads a text"
+            raise InputError(f"a Variant is made from an AttentionSpec, not from a {type(spec).__name__}", hint=hint)
+        check_names(spec, values or {})
+        self._name = spec.name
+        self._functions = (score_mod, mask_mod)
+        self._values = dict(values or {})
+        self._program: Program | None = None if self._is_python else program_of(spec)
+
+    @property
+    def _is_python(self) -> bool:
+        return any(function is not None for function in self._functions)
+
+    @property
+    def score_mod(self) -> Function | None:
+        """The score function it was compiled from, if any."""
+        return self._functions[0]
+
+    @property
+    def mask_mod(self) -> Function | None:
+        """The mask function it was compiled from, if any."""
+        return self._functions[1]
+
+    @property
+    def name(self) -> str:
+        """The name of the variant, as in its text."""
+        return self._name
+
+    @property
+    def spec(self) -> AttentionSpec:
+        """What the variant means now."""
+        return self._read().program.spec
+
+    @property
+    def text(self) -> str:
+        """The variant as `.attn` text."""
+        return print_spec(self.spec)
+
+    def __repr__(self) -> str:
+        return f"<Variant {self.name}>"
+
+    def bind(self, **values: Any) -> Variant:
+        """The same variant with these captured tensors and parameters as its defaults."""
+        check_names(self.spec, values)
+        return Variant(self.spec, score_mod=self.score_mod, mask_mod=self.mask_mod, values={**self._values, **values})
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        return_lse: bool = False,
+        backend: str = "auto",
+        block_m: int | None = None,
+        block_n: int | None = None,
+        deterministic: bool | None = None,
+        check_bounds: bool | None = None,
+        **captures_and_params: Any,
+    ) -> Any:
+        """softmax(score) over the visible pairs, times v; with `return_lse` also the log of the softmax's sums.
+
+        Shapes: q [B, Hq, Lq, D], k [B, Hkv, Lkv, D], v [B, Hkv, Lkv, Dv]; out [B, Hq, Lq, Dv], lse [B, Hq, Lq], base e.
+        Captured tensors and parameters are given by name. Raises InputError or UnsupportedError before anything runs.
+        """
+        options = check_options(backend, block_m, block_n, deterministic, check_bounds)
+        call = self._call(q, k, v, scale, options, captures_and_params)
+        out, lse = run(call)
+        return (out, lse) if return_lse else out
+
+    def source(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> str:
+        """The generated code of this call, forward and backward; takes the arguments of a call."""
+        options, values = _split(given)
+        found = lowered(self._call(q, k, v, scale, options, values))
+        sources = (found.forward, found.backward)
+        return "\n\n".join(source.text.rstrip("\n") for source in sources if source is not None) + "\n"
+
+    def explain(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> Explanation:
+        """What is skipped in this call and why, which schedule runs and why; takes the arguments of a call."""
+        options, values = _split(given)
+        return explain_call(self._call(q, k, v, scale, options, values), self._functions)
+
+    def plot(self, q_len: int, kv_len: int, path: str | Path, **given: Any) -> Path:
+        """Draw the mask and its tiles to a .png or .svg file; takes the arguments of `picture`."""
+        return save(self.picture(q_len, kv_len, **given), path)
+
+    def picture(
+        self,
+        q_len: int,
+        kv_len: int,
+        *,
+        heads: int | None = None,
+        batch: int = 0,
+        block_m: int | None = None,
+        block_n: int | None = None,
+        **captures_and_params: Any,
+    ) -> Picture:
+        """The mask and its tiles for these lengths, to be drawn; `batch` is the one to draw, where they differ."""
+        options = check_options("auto", block_m, block_n, None, None)
+        return picture_of(self._read(captures_and_params), (q_len, kv_len), heads, batch, options)
+
+    def _read(self, given: Mapping[str, Any] | None = None) -> Reading:
+        """The program and the values of this moment; what a call gives comes first."""
+        if self._program is None:
+            reading = read_functions(*self._functions, self._name)
+        else:
+            reading = Reading(self._program, {}, {})
+        values = {**self._values, **(given or {})}
+        if not values:
+            return reading
+        spec = reading.program.spec
+        check_names(spec, values)
+        captures, parameters = dict(reading.captures), dict(reading.parameters)
+        for name, value in values.items():
+            (captures if any(c.name == name for c in spec.captures) else parameters)[name] = value
+        return Reading(reading.program, captures, parameters)
+
+    def _call(self, q: object, k: object, v: object, scale: object, options: Options, given: Mapping[str, Any]) -> Call:
+        inputs = check_inputs(q, k, v, scale)
+        reading = self._read(given)
+        spec = reading.program.spec
+        captures = check_captures(spec, reading.captures, _sizes(inputs))
+        captures = check_capture_devices(spec, captures, inputs.q.device)
+        return Call(reading.program, inputs, captures, check_parameters(spec, reading.parameters), options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if all(travels(function) for function in self._functions):
+            return _restore, (self.spec, *self._functions, self._values)
+        reading = self._read()
+        captures = {name: frozen(value) for name, value in reading.captures.items()}
+        return _restore, (reading.program.spec, None, None, {**captures, **reading.parameters})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Variant:
+        score_mod, mask_mod = copy.deepcopy(self._functions, memo)
+        return _restore(self.spec, score_mod, mask_mod, copy.deepcopy(self._values, memo))
+
+    def __copy__(self) -> Variant:
+        return _restore(self.spec, *self._functions, dict(self._values))
+
+
+def _restore(
+    spec: AttentionSpec, score_mod: Function | None, mask_mod: Function | None, values: dict[str, Any]
+) -> Variant:
+    return Variant(spec, score_mod=score_mod, mask_mod=mask_mod, values=values)
+
+
+def _sizes(inputs: Inputs) -> dict[str, int]:
+    batch, heads, q_len, _ = inputs.q.shape
+    return {"batch": batch, "heads": heads, "q_len": q_len, "kv_len": inputs.k.shape[2]}
+
+
+def _split(given: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """The options of a call among its keywords, and the rest, which are captured tensors and parameters."""
+    names = ("backend", "block_m", "block_n", "deterministic", "check_bounds")
+    values = {name: value for name, value in given.items() if name not in names and name != "return_lse"}
+    chosen = {"backend": "auto", **{name: given[name] for name in names if name in given}}
+    return check_options(**{name: chosen.get(name) for name in names}), values

@@ -13,7 +13,7 @@ from typing import Final
 
 from attncc.analysis.bounds import Box, Walk, leaves, loading
 from attncc.analysis.interval import Interval
-from attncc.analysis.linear import Form, at_least_zero, difference, expression
+from attncc.analysis.linear import Form, at_least_zero, difference, expression, form_of
 from attncc.analysis.logic import joined, negated
 from attncc.analysis.numbers import INF, PYTHON, Value
 from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply, cast, const, param, postorder
@@ -67,7 +67,7 @@ class ExprNumbers:
             return const(0)
         if _is_open(a) or _is_open(b):
             return self._open_product(a, b)
-        return expression(difference(apply(Op.MUL, a, b), const(0), self.forms))
+        return expression(form_of(a, self.forms).times(form_of(b, self.forms)))
 
     def _open_product(self, a: Expr, b: Expr) -> Expr:
         """The product of an unknown bound and another: known only by the other's sign."""
@@ -99,9 +99,9 @@ class ExprNumbers:
         return apply(Op.MOD, a, b)
 
     def power(self, a: Value, exponent: int) -> Value:
-        result = _lifted(a)
+        base = result = _lifted(a)
         for _ in range(exponent - 1):
-            result = self.mul(result, a, _lifted(a).scalar is Scalar.INDEX)
+            result = _lifted(self.mul(result, base, base.scalar is Scalar.INDEX))
         return result
 
     def min(self, a: Value, b: Value) -> Value:
@@ -114,7 +114,7 @@ class ExprNumbers:
         if a is b:
             return a
         if a.scalar is Scalar.BOOL:
-            return self.and_(a, b) if op is Op.MIN else self.or_(a, b)
+            return _lifted(self.and_(a, b) if op is Op.MIN else self.or_(a, b))
         if _is_float(a, b):
             return apply(op, a, b)
         if _is_open(a) or _is_open(b):

@@ -8,6 +8,7 @@ answer as two Bool expressions in the ends of the box, for kernels and for whole
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,8 +19,8 @@ from attncc.analysis.numbers import Value
 from attncc.analysis.shape import side
 from attncc.analysis.statistics import Extraction, Statistic
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN, ExprNumbers
-from attncc.errors import InternalError, LanguageError
-from attncc.ir import KV_IDX, Q_IDX, Expr, Op, Scalar, load, postorder
+from attncc.errors import LanguageError
+from attncc.ir import KV_IDX, Q_IDX, Expr, Op, Scalar, const, load, postorder
 
 BOX_NAMES: Final = ("q_min", "q_max", "kv_min", "kv_max")
 
@@ -110,13 +111,9 @@ def check_names(mask: Expr) -> None:
     """Raise LanguageError where a parameter of the mask has the name of a tile's end or of a statistic."""
     for expr in postorder(mask):
         name = str(expr.value)
-        if expr.op is Op.PARAM and (name in BOX_NAMES or name.startswith("stat")):
-            if name in BOX_NAMES or name[4:].split("_")[0].isdigit():
-                raise LanguageError(f"`{name}` is a name that tile tests use", hint="call the parameter otherwise")
+        if expr.op is Op.PARAM and (name in BOX_NAMES or re.match(r"stat\d+(_|$)", name)):
+            raise LanguageError(f"`{name}` is a name that tile tests use", hint="call the parameter otherwise")
 
 
 def _lifted(value: Value) -> Expr:
-    if not isinstance(value, Expr):
-        from_bool = {True: "TRUE", False: "FALSE"}
-        raise InternalError(f"a tile test came out as {from_bool.get(value, value)}")
-    return value
+    return value if isinstance(value, Expr) else const(value)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attncc.analysis import Visit
+from attncc.errors import LanguageError
 from attncc.ir import KV_IDX, KV_LEN, Q_IDX, Q_LEN, B, Expr, H, Op, Scalar, apply, cast, const, evaluate, load, param
 
 LENGTH = 24
@@ -52,8 +53,16 @@ class Draw:
             kinds += [lambda: load("doc", Scalar.INDEX, r.choice([Q_IDX, KV_IDX]))] * 3
             kinds += [lambda: load("len", Scalar.INDEX, B)]
         if self.floats:
-            kinds += [lambda: cast(self.float(depth - 1), Scalar.INDEX)]
+            kinds += [lambda: cast(make(Op.MIN, make(Op.MAX, self.float(depth - 1), -50.0), 50.0), Scalar.INDEX)]
         return r.choice(kinds)()
+
+    def mask(self, depth: int = 4) -> Expr:
+        """A mask whose constants fold; `bool` may come upon a division by zero."""
+        while True:
+            try:
+                return self.bool(depth)
+            except (LanguageError, ZeroDivisionError):
+                continue
 
     def number(self) -> Expr:
         return const(self.random.choice([0, 1, 2, 3, 5, 8, 13, -1, -4]))

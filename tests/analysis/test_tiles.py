@@ -40,7 +40,7 @@ def test_no_random_mask_is_skipped_or_full_where_it_is_not(part: int) -> None:
     decided = tried = 0
     for seed in range(share(4000) // 10):
         draw = Draw(seed * 10 + part)
-        mask, read = draw.bool(4), draw.loader()
+        mask, read = draw.mask(), draw.loader()
         test = tile_test(mask)
         for _ in range(4):
             box, inputs = draw.box(), draw.inputs()

@@ -153,9 +153,9 @@ def forgetting(log_forget: Tensor) -> Score:
 
 def sandwich_waves(length: int, dimension: int = 128) -> Tensor:
     """Sandwich's bias by distance: Σ_t cos(distance / 10000^(2t/dimension)), for distances below `length`."""
-    distance = torch.arange(length)[:, None]
-    frequencies = 10000.0 ** (-2.0 / dimension * torch.arange(1, dimension // 2 + 1))
-    return torch.cos(distance * frequencies).sum(dim=-1)
+    exponents = -2.0 / dimension * torch.arange(1, dimension // 2 + 1, dtype=torch.float64)
+    angles = torch.arange(length)[:, None] * 10000.0**exponents
+    return torch.cos(angles).sum(dim=-1).float()
 
 
 @recipe

@@ -60,8 +60,7 @@ def foveal_bias(at, s):
 
 
 def sandwich(at, s):
-    waves = [sum(math.cos(n / 10000 ** (2 * t / 128)) for t in range(1, 65)) for n in range(max(at.q_len, at.kv_len))]
-    return s + toeplitz(at, lambda h, d: waves[abs(d)] * at.heads / (8 * (h + 1)))
+    return s + toeplitz(at, lambda h, d: at.c.waves[abs(d)] * at.heads / (8 * (h + 1)))
 
 
 def forgetting(at, s):

@@ -54,6 +54,7 @@ class Mod:
         formula: str = "",
         citation: str = "",
         captures: Mapping[str, str] | None = None,
+        sizes: tuple[str, ...] | None = None,
     ) -> None:
         functools.update_wrapper(self, function, updated=())
         self.function = function
@@ -62,7 +63,7 @@ class Mod:
         self.citation = citation
         self.captures = MappingProxyType(_checked_captures(captures or {}))
         self.__attncc_captures__ = dict(self.captures)
-        self.sizes = _sizes(self, function)
+        self.sizes = _sizes(self, function) if sizes is None else sizes
         self.__name__ = self.name
         self.__signature__ = _signature((*self.arguments, *self.sizes))
 
@@ -75,7 +76,7 @@ class Mod:
         if unknown:
             asked = f"it asks for {', '.join(self.sizes)}" if self.sizes else "it asks for no sizes"
             raise LanguageError(f"`{self.name}` has no argument `{unknown[0]}` to bind", hint=asked)
-        return self._like(_Bound(self, MappingProxyType(dict(sizes))), self.name, self.formula, (self,))
+        return _bound(self, sizes)
 
     @classmethod
     def of(cls, function: object) -> Self:
@@ -90,24 +91,13 @@ class Mod:
             return cls(function)
         raise LanguageError(f"a {cls.kind} combines with functions of {', '.join(cls.arguments)}, not with {other}")
 
-    @classmethod
-    def _like(cls, function: ModFunction, name: str, formula: str, parts: Iterable[Mod]) -> Self:
-        """A composition: it has the citations of its parts, and the captures whose declarations agree."""
-        parts = tuple(parts)
-        citations = dict.fromkeys(part.citation for part in parts if part.citation)
-        captures: dict[str, set[str]] = {}
-        for part in parts:
-            for capture, declared in part.captures.items():
-                captures.setdefault(capture, set()).add(declared)
-        agreed = {capture: min(declared) for capture, declared in captures.items() if len(declared) == 1}
-        return cls(function, name=name, formula=formula, citation="; ".join(citations), captures=agreed)
-
     def __bool__(self) -> bool:
         hint = "combine masks with `&`, `|` and `~`, scores with `>>`; to see whether one is given, use `is None`"
         raise LanguageError(f"the {self.kind} `{self.name}` has no truth value", hint=hint)
 
     def __repr__(self) -> str:
-        shown = repr(self.recipe) if self.recipe else self.name
+        named = self.recipe is not None and not self.recipe.factory.__name__.startswith("_")
+        shown = repr(self.recipe) if named else self.name
         return f"<{type(self).__name__} {shown}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -127,19 +117,19 @@ class Mask(Mod):
     arguments = ("b", "h", "q_idx", "kv_idx")
 
     def __and__(self, other: ModFunction) -> Mask:
-        return _join(_And, self, other, "and", "∧")
+        return _both(self, Mask.of(other))
 
     def __rand__(self, other: ModFunction) -> Mask:
-        return _join(_And, other, self, "and", "∧")
+        return _both(Mask.of(other), self)
 
     def __or__(self, other: ModFunction) -> Mask:
-        return _join(_Or, self, other, "or", "∨")
+        return _either(self, Mask.of(other))
 
     def __ror__(self, other: ModFunction) -> Mask:
-        return _join(_Or, other, self, "or", "∨")
+        return _either(Mask.of(other), self)
 
     def __invert__(self) -> Mask:
-        return Mask._like(_Not(self), f"not_{self.name}", f"¬({self.formula})" if self.formula else "", (self,))
+        return _neither(self)
 
 
 class Score(Mod):
@@ -149,10 +139,10 @@ class Score(Mod):
     arguments = ("score", "b", "h", "q_idx", "kv_idx")
 
     def __rshift__(self, other: ModFunction) -> Score:
-        return _chain(self, Score.of(other))
+        return _in_turn(self, Score.of(other))
 
     def __rrshift__(self, other: ModFunction) -> Score:
-        return _chain(Score.of(other), self)
+        return _in_turn(Score.of(other), self)
 
 
 @overload
@@ -199,79 +189,75 @@ def recipe(factory: Callable[P, M]) -> Callable[P, M]:
     return made
 
 
-@dataclass(frozen=True, slots=True)
-class _And:
-    left: Mask
-    right: Mask
+@recipe
+def _both(left: Mask, right: Mask) -> Mask:
+    def both(b: Any, h: Any, q_idx: Any, kv_idx: Any, **sizes: Any) -> Any:
+        return _ask(left, sizes)(b, h, q_idx, kv_idx) & _ask(right, sizes)(b, h, q_idx, kv_idx)
 
-    def __call__(self, *args: Any, **sizes: Any) -> Any:
-        return _ask(self.left, args, sizes) & _ask(self.right, args, sizes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Or:
-    left: Mask
-    right: Mask
-
-    def __call__(self, *args: Any, **sizes: Any) -> Any:
-        return _ask(self.left, args, sizes) | _ask(self.right, args, sizes)
+    return _composed(both, f"{left.name}_and_{right.name}", "({}) ∧ ({})", left, right)
 
 
-@dataclass(frozen=True, slots=True)
-class _Not:
-    inner: Mask
+@recipe
+def _either(left: Mask, right: Mask) -> Mask:
+    def either(b: Any, h: Any, q_idx: Any, kv_idx: Any, **sizes: Any) -> Any:
+        return _ask(left, sizes)(b, h, q_idx, kv_idx) | _ask(right, sizes)(b, h, q_idx, kv_idx)
 
-    def __call__(self, *args: Any, **sizes: Any) -> Any:
-        return ~_ask(self.inner, args, sizes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Then:
-    first: Score
-    second: Score
-
-    def __call__(self, score: Any, *args: Any, **sizes: Any) -> Any:
-        return _ask(self.second, (_ask(self.first, (score, *args), sizes), *args), sizes)
+    return _composed(either, f"{left.name}_or_{right.name}", "({}) ∨ ({})", left, right)
 
 
-class _Bound:
-    """A function with some of its sizes fixed; it asks for the rest."""
+@recipe
+def _neither(inner: Mask) -> Mask:
+    def neither(b: Any, h: Any, q_idx: Any, kv_idx: Any, **sizes: Any) -> Any:
+        return ~_ask(inner, sizes)(b, h, q_idx, kv_idx)
 
-    def __init__(self, inner: Mod, fixed: Mapping[str, int]) -> None:
-        self.inner = inner
-        self.fixed = dict(fixed)
-
-    def __call__(self, *args: Any, **sizes: Any) -> Any:
-        return self.inner(*args, **sizes, **self.fixed)
+    return _composed(neither, f"not_{inner.name}", "¬({})", inner)
 
 
-def _ask(part: Mod, args: tuple[Any, ...], sizes: Mapping[str, Any]) -> Any:
-    """Call a part with the sizes that it asks for."""
-    return part(*args, **{name: sizes[name] for name in part.sizes})
+@recipe
+def _in_turn(first: Score, second: Score) -> Score:
+    def in_turn(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any, **sizes: Any) -> Any:
+        then = _ask(first, sizes)(score, b, h, q_idx, kv_idx)
+        return _ask(second, sizes)(then, b, h, q_idx, kv_idx)
+
+    return _composed(in_turn, f"{first.name}_then_{second.name}", "{}; then {}", first, second)
 
 
-def _join(kind: type[_And] | type[_Or], left: ModFunction, right: ModFunction, word: str, sign: str) -> Mask:
-    first, second = Mask.of(left), Mask.of(right)
-    formula = f"({first.formula}) {sign} ({second.formula})" if first.formula and second.formula else ""
-    return Mask._like(kind(first, second), f"{first.name}_{word}_{second.name}", formula, (first, second))
+@recipe
+def _bound(inner: M, fixed: Mapping[str, int]) -> M:
+    def bound(*args: Any, **sizes: Any) -> Any:
+        return inner(*args, **sizes, **fixed)
+
+    made = _composed(bound, inner.name, "{}", inner)
+    made.sizes = tuple(name for name in made.sizes if name not in fixed)
+    made.__signature__ = _signature((*made.arguments, *made.sizes))
+    return made
 
 
-def _chain(first: Score, second: Score) -> Score:
-    formula = f"{first.formula}; then {second.formula}" if first.formula and second.formula else ""
-    return Score._like(_Then(first, second), f"{first.name}_then_{second.name}", formula, (first, second))
+def _ask(part: Mod, sizes: Mapping[str, Any]) -> ModFunction:
+    """A part with the sizes that it asks for."""
+    return functools.partial(part, **{name: sizes[name] for name in part.sizes})
+
+
+def _composed(function: ModFunction, name: str, formula: str, *parts: M) -> M:
+    """A composition has the citations of its parts, the sizes, and the captures that are declared alike."""
+    citations = dict.fromkeys(part.citation for part in parts if part.citation)
+    sizes = dict.fromkeys(size for part in parts for size in part.sizes)
+    declared: dict[str, set[str]] = {}
+    for part in parts:
+        for capture, dims in part.captures.items():
+            declared.setdefault(capture, set()).add(dims)
+    return type(parts[0])(
+        function,
+        name=name,
+        formula=formula.format(*(part.formula for part in parts)) if all(part.formula for part in parts) else "",
+        citation="; ".join(citations),
+        captures={capture: dims.pop() for capture, dims in declared.items() if len(dims) == 1},
+        sizes=tuple(sizes),
+    )
 
 
 def _sizes(mod: Mod, function: ModFunction) -> tuple[str, ...]:
     """The sizes that a function asks for; LanguageError where its arguments are not FlexAttention's."""
-    match function:
-        case _Bound():
-            return tuple(name for name in function.inner.sizes if name not in function.fixed)
-        case _And() | _Or():
-            return tuple(dict.fromkeys((*function.left.sizes, *function.right.sizes)))
-        case _Then():
-            return tuple(dict.fromkeys((*function.first.sizes, *function.second.sizes)))
-        case _Not():
-            return function.inner.sizes
     given = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     named = tuple(p.name for p in given[len(mod.arguments) :])
     if len(given) < len(mod.arguments) or any(name not in SIZES for name in named):

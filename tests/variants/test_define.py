@@ -194,6 +194,7 @@ def test_a_recipe_shows_its_arguments():
     assert repr(window()) == "<Mask window(width=4)>"
     assert repr(temperature(torch.ones(2))) == "<Score temperature(values=<tensor 2>)>"
     assert repr(causal) == "<Mask causal>"
+    assert repr(causal & window(2)) == "<Mask causal_and_window>"
 
 
 @pytest.mark.parametrize("made", [causal, plus_one], ids=["mask", "score"])

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from attncc.commands.arguments import Json, Targets
 from attncc.commands.definition import read_definition
-from attncc.commands.terminal import complain, console, print_json
+from attncc.commands.terminal import complain, complaints, console, print_json
 from attncc.errors import AttnccError, LanguageErrors
 from attncc.ir.verify import verify
 
@@ -47,6 +47,7 @@ def _print(found: dict[str, list[AttnccError]], count: int) -> None:
     for target, errors in found.items():
         for error in errors:
             complain(error)
+            complaints().print()
         if not errors:
             console().print(Text.assemble(("ok", "bold green"), f"  {target}"))
     if count:

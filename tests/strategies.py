@@ -22,6 +22,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from attncc.errors import LanguageError
 from attncc.ir import (
     BATCH,
     FALSE,
@@ -235,7 +236,10 @@ class Draft:
         if self.made[kind] and self.chance(15):
             return self.pick(self.made[kind])
         makers = _LEAVES[kind] if depth <= 0 else _MAKERS[kind]
-        made: Term = self.pick(makers)(self, depth - 1)
+        try:
+            made: Term = self.pick(makers)(self, depth - 1)
+        except LanguageError:  # constants that have no meaning together, such as int(nan)
+            made = self.pick(_LEAVES[kind])(self, 0)
         self.made[kind].append(made)
         return made
 

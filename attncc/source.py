@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 MAX_DRAWN_LINES = 4
 MAX_DRAWN_WIDTH = 160
+#: Stands for what a terminal would not show, or would obey.
+UNSEEN = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def draw(span: Span) -> str:
 
 def _underline(line: str, start: int, end: int) -> tuple[str, str]:
     """A line with tabs widened, cut around the marked part where it is too long, and its row of carets."""
+    line = "".join(c if c.isprintable() or c == "\t" else UNSEEN for c in line)
     left = max(0, min(start, start - MAX_DRAWN_WIDTH // 2)) if len(line) > MAX_DRAWN_WIDTH else 0
     cut = line[left : left + MAX_DRAWN_WIDTH]
     lead = "…" if left else ""

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from lark import Token, Tree
 
-from attncc.errors import LanguageError
+from attncc.errors import LanguageError, raise_collected
 from attncc.frontend.names import Helper, Names, Node, Value
 from attncc.frontend.operations import call_builtin, compare, element, number, operate
 from attncc.ir import Expr, Origin
@@ -24,7 +24,9 @@ T = TypeVar("T")
 
 #: How many operations the helpers of one definition may expand to.
 MAX_EXPANSION: Final = 200_000
-MAX_ERRORS: Final = 20
+#: Mistakes that are shown, and at which reading stops.
+MAX_SHOWN: Final = 20
+MAX_ERRORS: Final = 100
 
 
 @dataclass(slots=True)
@@ -35,17 +37,22 @@ class Errors:
     seen: set[tuple[str, int]] = field(default_factory=set)
 
     def add(self, message: str, span: Span, hint: str | None = None) -> None:
-        """Keep a mistake, unless the same was found at the same place."""
+        """Keep a mistake, unless the same was found at the same place. Raises them all when they are too many."""
         key = (message, span.start)
         if key not in self.seen:
             self.seen.add(key)
             self.found.append(LanguageError(message, span, hint))
+        if len(self.found) >= MAX_ERRORS:
+            self.raise_all()
 
-    def in_order(self) -> list[LanguageError]:
-        """The mistakes in the order of the text; of very many the first, and how many more there are."""
+    def raise_all(self) -> None:
+        """Raise the mistakes in the order of the text, of many the first; without any do nothing."""
         ordered = sorted(self.found, key=lambda e: e.span.start if e.span else 0)
-        rest = len(ordered) - MAX_ERRORS
-        return [*ordered[:MAX_ERRORS], LanguageError(f"and {rest} more mistakes")] if rest > 1 else ordered
+        rest = len(ordered) - MAX_SHOWN
+        if rest > 1:
+            more = f"and {rest} more mistakes" if len(ordered) < MAX_ERRORS else "and many more mistakes"
+            ordered = [*ordered[:MAX_SHOWN], LanguageError(more)]
+        raise_collected(ordered)
 
 
 @dataclass(slots=True)
@@ -180,13 +187,14 @@ class Typing:
         key = (helper.name, *operands)
         if key in self._expanded:
             return self._expanded[key]
-        todo = in_order(helper.body)
-        self._steps += len(todo)
+        todo, call = in_order(helper.body), frame.call or node
+        was_short, self._steps = self._steps <= MAX_EXPANSION, self._steps + len(todo)
         if self._steps > MAX_EXPANSION:
-            self._expanded[key] = None
-            hint = "bind what repeats to a name, or store it in a tensor"
-            raise LanguageError(f"the helpers expand to more than {MAX_EXPANSION} operations", hint=hint)
-        return _Frame(todo, frame.names.inside(helper, operands), key, frame.call or node)
+            if was_short:
+                message = f"this call expands to more than {MAX_EXPANSION:,} operations"
+                self.errors.add(message, self.span(call), "helpers that call helpers twice grow fast")
+            return None
+        return _Frame(todo, frame.names.inside(helper, operands), key, call)
 
     def _check_depth(self, expr: Expr) -> None:
         depth, pending = self._depth, [expr]

@@ -34,6 +34,11 @@ FOREIGN: Final = {
 Node = Tree[Token]
 
 
+#: Comparing names is slow; nobody means one that is much longer.
+MAX_OFF: Final = 5
+MAX_CANDIDATES: Final = 300
+
+
 @dataclass(frozen=True, slots=True)
 class Helper:
     """A function of the definition: one expression of its arguments. A `broken` one was reported where it stands."""
@@ -116,7 +121,7 @@ class Names:
 
 def suggest(name: str, known: Iterable[str]) -> str | None:
     """A hint with the nearest of the known names, if one is near."""
-    known = sorted(set(known))
+    known = sorted({other for other in known if abs(len(other) - len(name)) <= MAX_OFF})[:MAX_CANDIDATES]
     near = difflib.get_close_matches(name, known, n=1)
     foreign = FOREIGN.get(name)
     if foreign is not None and (foreign in known or foreign.startswith("`")):

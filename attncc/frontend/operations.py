@@ -13,6 +13,7 @@ from typing import Final, TypeGuard
 
 from attncc.errors import LanguageError
 from attncc.frontend.names import Value, example
+from attncc.frontend.wording import shorten
 from attncc.ir import Capture, Expr, Op, Scalar, apply, cast, conjunction, const, functions, load, narrow
 from attncc.ir.build import INT64_MAX
 from attncc.ir.syntax import FUNCTIONS, OPERATORS
@@ -47,17 +48,13 @@ def number(text: str) -> Expr:
     if not hexadecimal and any(sign in digits for sign in ".e"):
         value = float(digits)
         if isinf(value):
-            raise LanguageError(f"{_short(text)} is too large for a float", hint="infinity is `inf`")
+            raise LanguageError(f"{shorten(text)} is too large for a float", hint="infinity is `inf`")
         return const(value)
     base = 16 if hexadecimal else 2 if binary else 10
     whole = int(digits, base) if len(digits) < MAX_DIGITS else INT64_MAX * 2  # Python refuses to read long ints
     if not -INT64_MAX - 1 <= whole <= INT64_MAX:
-        raise LanguageError(f"{_short(text)} does not fit in 64 bits", hint=f"as a float it is `{_short(text)}.0`")
+        raise LanguageError(f"{shorten(text)} does not fit in 64 bits", hint="a float can be that large, as in `1e20`")
     return const(whole)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:20]}…"
 
 
 def operate(name: str, operands: Sequence[Value], spans: Sequence[Span]) -> Value:

@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
 
-from attncc.errors import InputError, LanguageError, raise_collected
+from attncc.errors import InputError, LanguageError
 from attncc.frontend.elaborate import Elaboration, Setting
 from attncc.frontend.expressions import Errors, Typing
 from attncc.frontend.mistakes import read_tree
@@ -38,10 +38,10 @@ def parse(source: str | Source, parameters: Mapping[str, Setting] | None = None)
     reading = read_tree(source)
     typing = Typing(source, Errors(list(reading.errors)))
     if reading.tree is None:
-        raise_collected(typing.errors.in_order())
+        typing.errors.raise_all()
         raise AssertionError("a text without a tree has an error")
     spec = Elaboration(typing, parameters or {}, reading.lost).run(reading.tree)
-    raise_collected(typing.errors.in_order())
+    typing.errors.raise_all()
     verify(spec)
     return spec
 

@@ -47,6 +47,7 @@ DESCRIBED: Final = {
 }
 AUGMENTED: Final = ("+", "-", "*", "/", "//", "%", "**", "&", "|", "^", "<<", ">>")
 KEYWORD_TYPES: Final = frozenset(word.upper() for word in KEYWORDS)
+MAX_QUOTED: Final = 40
 EXAMPLE: Final = "the shortest definition is two lines: `attention causal:` and `mask = q_idx >= kv_idx`"
 
 
@@ -57,6 +58,11 @@ def character_error(span: Span) -> LanguageError:
         return LanguageError(f"{_shown(sign)} means nothing here", span, f"write {SIGNS[sign]}")
     hint = "names are made of the letters a to z, digits and `_`; comments, after `#`, may hold anything"
     return LanguageError(f"{_shown(sign)} means nothing here", span, None if sign.isascii() else hint)
+
+
+def shorten(text: str) -> str:
+    """A word of the user's as messages quote it."""
+    return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED // 2]}…"
 
 
 def _shown(sign: str) -> str:
@@ -73,7 +79,7 @@ def token_error(found: str, expected: set[str], span: Span, before: str) -> Lang
     for message, hint in (_foreign(found, span, before), _misplaced(found, expected, span), _missing(expected, before)):
         if message:
             return LanguageError(message, span, hint)
-    shown = DESCRIBED["_NEWLINE"] if found == "_NEWLINE" else f"`{span.text}`"
+    shown = DESCRIBED["_NEWLINE"] if found == "_NEWLINE" else f"`{shorten(span.text)}`"
     wanted, hint = _wanted(expected)
     return LanguageError(f"expected {wanted}, but found {shown}", span, hint if found == "_NEWLINE" else None)
 
@@ -93,7 +99,7 @@ def _misplaced(found: str, expected: set[str], span: Span) -> Wording:
     """Words of this language in the wrong place."""
     if "ATTENTION" in expected:
         hint = "the header `attn 1` comes first and only once" if found == "ATTN" else EXAMPLE
-        return f"expected `attention`, but found `{span.text}`", hint
+        return f"expected `attention`, but found `{shorten(span.text)}`", hint
     if "CAPTURE" in expected and found == "ATTENTION":
         return "a text defines one variant, and this is a second", "put it into a file of its own"
     if "CAPTURE" in expected and found == "DEF":
@@ -116,7 +122,7 @@ def _foreign(found: str, span: Span, before: str) -> Wording:
             if word in WORDS:
                 return message, WORDS[word]
         if previous[:1].isdigit():
-            return f"unexpected `{span.text}` after a number", f"write `{previous} * {span.text}` for their product"
+            return f"unexpected `{shorten(span.text)}` after a number", "a product is written with `*`"
     doubled = {"&": "`and`", "|": "`or`", "+": "one `+`"}
     if span.text == previous and span.text in doubled:
         return f"`{previous}{span.text}` means nothing here", f"write {doubled[previous]}"

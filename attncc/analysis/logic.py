@@ -106,7 +106,7 @@ def joined(op: Op, *conditions: Expr) -> Expr:
     flat = [part for part in flat if part is not neutral]
     if len(flat) <= MAX_PARTS:
         flat = _decided(op, flat)
-        if any(part is stop or negated(part) in flat for part in flat):
+        if any(part is stop or (part.op not in _DUAL and negated(part) in flat) for part in flat):
             return stop
     return _chain(op, flat, neutral)
 

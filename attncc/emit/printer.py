@@ -1,9 +1,9 @@
 """Expressions as statements: each line stands in the outermost place that can hold it.
 
 A `Place` is a position in a kernel (once per program, per query tile, per element, …) with the inputs that are known
-there. `Printer.print` walks a chain of places from the outside in: a node goes to the first place that knows every input
-on which it depends, a node that is used once is written inside its user, and a node that an earlier call has printed in
-a visible place is used again by name. Any back end prints through its `Spelling`.
+there. `Printer.print` walks a chain of places from the outside in: a node goes to the first place that knows every
+input on which it depends, a node that is used once is written inside its user, and a node that an earlier call has
+printed in a visible place is used again by name. Any back end prints through its `Spelling`.
 
 Where the spelling has operations in place, what depends on the score is written over the score tile as soon as nothing
 else needs it; `uses` below counts who still does.
@@ -68,8 +68,9 @@ Reader = Callable[[Expr, Sequence[Text]], str]
 class Printer:
     """Prints expressions into places; `lines` are what each place holds so far.
 
-    `leaves` are the texts of inputs and parameters by name; `used` collects those that were written. `demand` counts, for nodes over the score,
-    the statements that will read them, over all calls of `print` to come; None keeps the printer from working in place.
+    `leaves` are the texts of inputs and parameters by name; `used` collects those that were written. `demand` counts,
+    for nodes over the score, the statements that will read them, over all calls of `print` to come; None keeps the
+    printer from working in place.
     """
 
     spelling: Spelling

@@ -31,17 +31,17 @@ def render(readable: KernelPlan, canonical: KernelPlan) -> KernelSource:
 
 def _fill(plan: KernelPlan) -> str:
     values: dict[str, object] = {field.name: getattr(plan, field.name) for field in fields(plan)}
-    values["docstring"] = "\n".join(_escaped(plan.docstring))
-    return _tidy(fill(plan.template, values))
+    values["docstring"] = "\n".join(escaped(plan.docstring))
+    return tidy(fill(plan.template, values))
 
 
-def _escaped(lines: Sequence[str]) -> list[str]:
+def escaped(lines: Sequence[str]) -> list[str]:
     """Lines that can stand in a docstring whatever the user wrote."""
     return [line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for line in lines]
 
 
-def _tidy(text: str) -> str:
-    """Without spaces at the ends of lines."""
+def tidy(text: str) -> str:
+    """The text without spaces at the ends of its lines."""
     return "\n".join(line.rstrip() for line in text.split("\n"))
 
 

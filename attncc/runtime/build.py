@@ -5,10 +5,12 @@ from __future__ import annotations
 import linecache
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attncc.emit import KernelSource
 from attncc.errors import CompileError
+
+if TYPE_CHECKING:  # a kernel that is built already needs no templates
+    from attncc.emit import KernelSource
 
 Kernel = Callable[..., Any]
 

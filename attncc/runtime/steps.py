@@ -83,7 +83,7 @@ def _step(parts: Sequence[tuple[int, int, bool]], tile: int, length: int) -> Ste
 
 
 def block_bounds(values: Tensor, tile: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Minimum, maximum and whether any is NaN, for each block of `tile` positions; NaN takes no part in the first two."""
+    """Minimum, maximum and whether any is NaN, by blocks of `tile` positions; NaN takes no part in the first two."""
     values = values.flatten().expand(length)
     lost = values.isnan()
     ends = _ends(values.dtype)

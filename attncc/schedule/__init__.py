@@ -2,10 +2,11 @@
 
 from attncc.schedule.choose import Schedule, choose_schedule
 from attncc.schedule.loads import loads_of, prove_loads
-from attncc.schedule.target import TORCH_CPU, Gradients, Problem, Target
+from attncc.schedule.target import TORCH_CPU, Facts, Gradients, Problem, Target
 
 __all__ = [
     "TORCH_CPU",
+    "Facts",
     "Gradients",
     "Problem",
     "Schedule",

@@ -24,12 +24,24 @@ class Gradients:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one call beyond the form of its kernel: it decides which reads of captures need no guard."""
+
+    batch: int
+    q_len: int
+    kv_len: int
+    capture_shapes: tuple[tuple[int, ...], ...] = ()
+    parameters: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """What the form of a kernel depends on beside the spec.
 
-    dtypes are torch's names, such as `float32`; `capture_dtypes` follow the spec. `in_bounds` names the loads (by their
-    number in the canonical spec, see `attncc.schedule.loads`) whose indices are proven for the sizes of this call; all
-    others are guarded. `gradients` is None where no backward pass is wanted. `tile_q` and `tile_kv` are the caller's.
+    dtypes are torch's names, such as `float32`; `capture_dtypes` follow the spec. `facts` are those of a call, where
+    one is at hand: the pipeline draws `in_bounds` from them, the loads (by their number in the canonical spec, see
+    `attncc.schedule.loads`) whose indices are proven; all others are guarded. `gradients` is None where no backward
+    pass is wanted. `tile_q` and `tile_kv` are the caller's.
     """
 
     dtype: str = "float32"
@@ -42,6 +54,7 @@ class Problem:
     gradients: Gradients | None = None
     tile_q: int | None = None
     tile_kv: int | None = None
+    facts: Facts | None = None
 
     @property
     def accumulator(self) -> str:

@@ -1,0 +1,153 @@
+"""What the plans of torch kernels share: names, reads of captures, and the classification of tiles.
+
+A `Draft` is one kernel in the making: it owns the printer, knows how each input and captured tensor is written, and
+prints the tile test of the mask.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from attncc.analysis.shape import depends
+from attncc.analysis.tiles import TileTest
+from attncc.emit.names import Namer
+from attncc.emit.printer import Line, Place, Printer, Text
+from attncc.emit.spelling import TORCH
+from attncc.emit.templates import identifiers
+from attncc.ir import AttentionSpec, Expr, Op, Origin, Scalar
+
+PAIR_AXES: Final = frozenset({"b", "h", "q_idx", "kv_idx"})
+SETUP = Place("setup", frozenset())
+GROUP = Place("group", frozenset({"b", "h"}))
+ROW = Place("row", frozenset({"b", "h", "q_idx"}))
+TILE = Place("tile", PAIR_AXES | {"score"})
+PARTIAL = Place("partial", PAIR_AXES)
+STATISTICS = Place("statistics", PAIR_AXES)
+TEST = Place("test", PAIR_AXES)
+TILE_CHAIN = (SETUP, GROUP, ROW, TILE)
+PARTIAL_CHAIN = (SETUP, GROUP, ROW, PARTIAL)
+
+#: How inputs are called, and the line that makes each where it is used.
+INDEX_LINES: Final = {
+    "b": "b = torch.arange(b_range.start, b_range.stop, device=device)[:, None, None, None]",
+    "h": "h = torch.arange(h_range.start, h_range.stop, device=device)[:, None, None]",
+    "q_idx": "q_idx = torch.arange(q0, q1, device=device)[:, None]",
+    "kv_idx": "kv_idx = torch.arange(kv0, kv1, device=device)",
+    "kv_cut": "kv_cut = torch.arange(kv_from, kv_to, device=device)",
+    "q_all": "q_all = torch.arange(q_len, device=device)",
+    "kv_all": "kv_all = torch.arange(kv_len, device=device)",
+    "q_min": "q_min = torch.tensor(q0)",
+    "q_max": "q_max = torch.tensor(q1 - 1)",
+    "kv_min": "kv_min = torch.arange(0, kv_len, TILE_KV, device=device)",
+    "kv_max": "kv_max = (torch.arange(0, kv_len, TILE_KV, device=device) + (TILE_KV - 1)).clamp(max=kv_len - 1)",
+    "batch_size": "batch_size = torch.tensor(batch)",
+    "head_count": "head_count = torch.tensor(heads)",
+    "query_count": "query_count = torch.tensor(q_len)",
+    "key_count": "key_count = torch.tensor(kv_len)",
+}
+SIZE_LEAVES: Final = {"batch": "batch_size", "heads": "head_count", "q_len": "query_count", "kv_len": "key_count"}
+TORCH_DTYPES: Final = {Scalar.INDEX: "int64", Scalar.BOOL: "bool"}
+
+
+_ENDS: Final = ("least", "most", "nan")
+
+
+class Draft:
+    """One kernel in the making. `holding` says that every index of a capture is held inside, proven or not."""
+
+    def __init__(
+        self,
+        template: str,
+        spec: AttentionSpec,
+        test: TileTest,
+        dtypes: Sequence[str],
+        accumulator: str,
+        origins: Mapping[Expr, Origin],
+        *,
+        readable: bool,
+        demand: Counter[Expr] | None = None,
+    ) -> None:
+        self.spec, self.test, self.accumulator = spec, test, accumulator
+        namer = Namer({*identifiers(template), *INDEX_LINES, "visit", "full"})
+        self.captures = {c.name: namer.take(c.name if readable else "capture") for c in spec.captures}
+        self.parameters = {p.name: namer.take(p.name if readable else "parameter") for p in spec.parameters}
+        self.dtypes = dict(zip((c.name for c in spec.captures), dtypes, strict=True))
+        self.unproven: Sequence[Expr] = ()
+        self.holding = False
+        leaves = {name: name for name in ("score", "b", "h", "q_idx", "kv_idx", "q_min", "q_max", "kv_min", "kv_max")}
+        leaves |= {**SIZE_LEAVES, **self.parameters}
+        self.printer = Printer(TORCH, namer, leaves, self.read, origins if readable else {}, demand)
+
+    def tile_test(self) -> tuple[str, str]:
+        """Print the classification of one row of tiles."""
+        self.holding = True
+        plain = self.printer
+        texts: dict[str, str] = {}
+        everywhere = {**plain.leaves, "q_idx": "q_all", "kv_idx": "kv_all"}
+        for statistic in self.test.statistics:
+            self.printer = replace(plain, leaves=everywhere, demand=None)
+            values = self.printer.print((SETUP, GROUP, STATISTICS), statistic.expr)[statistic.expr].text
+            names = [plain.namer.take(f"{'query' if statistic.axis == 'q' else 'key'}_{w}") for w in _ENDS]
+            tile, length = ("TILE_Q", "q_len") if statistic.axis == "q" else ("TILE_KV", "kv_len")
+            plain.say(STATISTICS, f"{', '.join(names)} = block_bounds({values}, {tile}, {length})")
+            suffix = "[q0 // TILE_Q]" if statistic.axis == "q" else ""
+            parts = (statistic.least, statistic.largest, statistic.nan)
+            texts |= {str(p.value): name + suffix for p, name in zip(parts, names, strict=True)}
+        self.printer = replace(plain, leaves={**plain.leaves, **texts}, demand=None, origins={})
+        found = self.printer.print((TEST,), self.test.visit, self.test.full)
+        self.printer, self.holding = plain, False
+        roots = {"visit": self.test.visit, "full": self.test.full}
+        for name, root in roots.items():
+            if root.op is not Op.CONST:
+                plain.say(TEST, f"{name} = {found[root].text}")
+        visit, full = (str(root.value) if root.op is Op.CONST else name for name, root in roots.items())
+        return visit, full
+
+    def tiles_differ_by(self, axis: str) -> bool:
+        """Whether the classes of tiles depend on the sequence (`b`) or the head (`h`)."""
+        roots = (self.test.visit, self.test.full, *(s.expr for s in self.test.statistics))
+        return any(axis in depends(root) for root in roots)
+
+    def read(self, load: Expr, index: Sequence[Text]) -> str:
+        """The text that reads a captured tensor; an index that is not proven is held inside."""
+        name = str(load.value)
+        table = self.captures[name]
+        self.printer.used.add(table)
+        if self.holding or load in self.unproven:
+            texts = [f"hold({t}, {table}, {d})" for d, t in enumerate(self.as_tensors(load, index))]
+        else:
+            texts = [text.text for text in index]
+        text = f"{table}[{', '.join(texts)}]" if texts else table
+        wanted = TORCH_DTYPES.get(load.scalar, self.accumulator)
+        have = self.dtypes[name]
+        keeps = have == wanted or (have == "float64" and load.scalar is Scalar.FLOAT)
+        return text if keeps else f"{text}.to(torch.{wanted})"
+
+    def as_tensors(self, load: Expr, index: Sequence[Text]) -> list[str]:
+        """The texts of the indices; a constant becomes a tensor."""
+        return [
+            TORCH.tensor(arg.value) if isinstance(arg.value, int) and arg.op is Op.CONST else text.text
+            for arg, text in zip(load.args, index, strict=True)
+        ]
+
+    def indices(self, *names: str) -> list[Line]:
+        """The lines that make those of the named index tensors that are used."""
+        return [Line(INDEX_LINES[name]) for name in names if name in self.printer.used]
+
+    def used_setup(self) -> list[Line]:
+        """Captures and parameters by name, and sizes as tensors, where anything reads them."""
+        used = self.printer.used
+        lines = [Line(f"{name} = captures[{i}]") for i, name in enumerate(self.captures.values()) if name in used]
+        lines += [
+            Line(f"{name} = torch.tensor(parameters[{i}])")
+            for i, name in enumerate(self.parameters.values())
+            if name in used
+        ]
+        return lines + self.indices("batch_size", "head_count", "query_count", "key_count")
+
+    def group_lines(self) -> list[Line]:
+        """What is known once per group of heads."""
+        return self.printer.lines.get("group", []) + self.printer.lines.get("statistics", [])

@@ -1,0 +1,163 @@
+"""The compiler's table of contents: what a spec goes through on its way to kernels.
+
+`lower` takes a spec, the problem and the target to the text of the kernels. Its results are remembered; `lower_text`
+finds them from the spec's text alone, so that an exported graph needs nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
+
+from attncc.analysis import TileTest, tile_test
+from attncc.emit import Derivatives, KernelSource, differentiable, docstring, plan, render
+from attncc.frontend import parse
+from attncc.ir import SCORE, AttentionSpec, Op, Scalar, postorder, print_spec
+from attncc.ir.verify import verify
+from attncc.passes import derive, lift, simplify
+from attncc.schedule import Gradients, Problem, Schedule, Target, choose_schedule, prove_loads
+
+Observe = Callable[[str, object], None]
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def ignore(stage: str, value: object) -> None:
+    """The observer that looks at nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A spec with everything that was made of it. `backward` is None where the problem asks for no gradients.
+
+    `canonical` is the spec after lifting and simplification. `differentiable` says for each capture whether it can have
+    a gradient: one that only the mask reads has none.
+    """
+
+    spec: AttentionSpec
+    canonical: AttentionSpec
+    differentiable: tuple[bool, ...]
+    tile_test: TileTest
+    schedule: Schedule
+    forward: KernelSource
+    backward: KernelSource | None
+
+
+def lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Observe = ignore) -> Lowered:
+    """The kernels of a spec. `observe` sees each stage's name and result; without one, results are remembered."""
+    if observe is not ignore:
+        return _lower(spec, problem, target, observe)
+    return _remembered(_LOWERED, (print_spec(spec, names="user", origins=True), problem, target), _lower, spec)
+
+
+def lower_text(text: str, problem: Problem, target: Target) -> Lowered:
+    """The kernels of a spec that is known by its text; a text that this process has not seen is parsed."""
+    spec = _SPECS.get(text)
+    return _remembered(_LOWERED, (text, problem, target), _lower, parse(text) if spec is None else spec)
+
+
+def remember(spec: AttentionSpec) -> str:
+    """The text by which `lower_text` finds this spec."""
+    text = print_spec(spec)
+    with _LOCK:
+        _SPECS.setdefault(text, spec)
+    return text
+
+
+def canonicalize(spec: AttentionSpec, observe: Observe = ignore) -> AttentionSpec:
+    """The spec verified, with hidden pairs lifted into its mask, and simplified."""
+    _see(observe, "verify", verify)(spec)
+    lifted = _see(observe, "lift", lift)(spec)
+    simple = replace(lifted, score=simplify(lifted.score), mask=simplify(lifted.mask))
+    observe("simplify", simple)
+    return simple
+
+
+def _lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Observe = ignore) -> Lowered:
+    canonical = canonicalize(spec, observe)
+    can = differentiable(canonical)
+    problem = _settled(canonical, can, problem)
+    test = _see(observe, "tiles", tile_test)(canonical.mask)
+    schedule = _see(observe, "schedule", choose_schedule)(test, problem, target)
+    stages = (canonical, test, problem, schedule)
+    forward = _see(observe, "forward", _kernel)(spec, *stages, None)
+    backward = None
+    if problem.gradients is not None:
+        derivatives = _see(observe, "derive", _derivatives)(canonical, problem.gradients)
+        backward = _see(observe, "backward", _kernel)(spec, *stages, derivatives)
+    return Lowered(spec, canonical, can, test, schedule, forward, backward)
+
+
+def _kernel(
+    spec: AttentionSpec,
+    canonical: AttentionSpec,
+    test: TileTest,
+    problem: Problem,
+    schedule: Schedule,
+    derivatives: Derivatives | None,
+) -> KernelSource:
+    what = "attention in tiles" if derivatives is None else "gradients of attention in tiles"
+    top = docstring(spec.name, print_spec(spec, names="user"), schedule.reasons, what)
+    readable = plan(canonical, test, problem, schedule, derivatives, docstring=top)
+    return render(readable, plan(canonical, test, problem, schedule, derivatives, readable=False))
+
+
+def _settled(canonical: AttentionSpec, can: tuple[bool, ...], problem: Problem) -> Problem:
+    """The problem with the facts of the call drawn upon, and without gradients that do not exist."""
+    gradients, facts = problem.gradients, problem.facts
+    if gradients is not None:
+        wanted = tuple(a and b for a, b in zip(gradients.captures, can, strict=True))
+        problem = replace(problem, gradients=replace(gradients, captures=wanted))
+    if facts is None:
+        return problem
+    sizes = {"batch": facts.batch, "heads": problem.heads, "q_len": facts.q_len, "kv_len": facts.kv_len}
+    shapes = {c.name: shape for c, shape in zip(canonical.captures, facts.capture_shapes, strict=True)}
+    parameters = {p.name: value for p, value in zip(canonical.parameters, facts.parameters, strict=True)}
+    return replace(problem, in_bounds=prove_loads(canonical, sizes, shapes, parameters), facts=None)
+
+
+def _derivatives(canonical: AttentionSpec, gradients: Gradients) -> Derivatives:
+    """The derivatives that the gradients need, by the score and by each read of a capture."""
+    names = tuple(capture.name for capture in canonical.captures)
+    wanted = {name for name, want in zip(names, gradients.captures, strict=True) if want}
+    reads = [
+        e for e in postorder(canonical.score) if e.op is Op.LOAD and e.scalar is Scalar.FLOAT and e.value in wanted
+    ]
+    by_load = {read: simplify(derive(canonical.score, read)) for read in reads}
+    return Derivatives(simplify(derive(canonical.score, SCORE)), by_load, gradients, names)
+
+
+def _see(observe: Observe, stage: str, function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function, its result shown to the observer."""
+
+    def seen(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        result = function(*args, **kwargs)
+        observe(stage, result)
+        return result
+
+    return seen
+
+
+_LOCK = threading.RLock()
+_SPECS: dict[str, AttentionSpec] = {}
+_LOWERED: dict[tuple[str, Problem, Target], Lowered] = {}
+MAX_REMEMBERED = 4096
+
+
+def _remembered(
+    memory: dict[tuple[str, Problem, Target], Lowered],
+    key: tuple[str, Problem, Target],
+    make: Callable[[AttentionSpec, Problem, Target], Lowered],
+    spec: AttentionSpec,
+) -> Lowered:
+    found = memory.get(key)
+    if found is not None:
+        return found
+    with _LOCK:
+        if key not in memory:
+            if len(memory) >= MAX_REMEMBERED:
+                memory.clear()
+            memory[key] = make(spec, key[1], key[2])
+        return memory[key]

@@ -1,0 +1,291 @@
+"""Torch's operators `attncc::forward` and `attncc::backward`, and how autograd joins them.
+
+The operators carry the spec as its `.attn` text and the captures as tensors, so that exported graphs stand alone. A
+call on a warm kernel costs a dictionary look-up: `_KERNELS` knows the kernel of everything that its form depends on.
+The compiler lives on the same floor and is not imported; whoever stands above hands it over with `install`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from attncc.errors import InternalError, UnsupportedError
+from attncc.runtime.build import Kernel, build
+from attncc.runtime.steps import empty_like
+from attncc.schedule import Facts, Gradients, Problem, Target
+
+MAX_KERNELS = 8192
+
+
+class Lowered(Protocol):
+    """What the compiler gives, as far as it matters here."""
+
+    @property
+    def forward(self) -> Any:
+        """The source of the forward kernel."""
+
+    @property
+    def backward(self) -> Any:
+        """The source of the backward kernel, if gradients were asked for."""
+
+    @property
+    def differentiable(self) -> tuple[bool, ...]:
+        """For each capture, whether it can have a gradient."""
+
+
+Lower = Callable[[str, Problem, Target], Lowered]
+
+_KERNELS: dict[tuple[Any, ...], Kernel] = {}
+_DIFFERENTIABLE: dict[str, tuple[bool, ...]] = {}
+_COMPILER: list[Lower] = []
+
+
+def install(lower: Lower) -> None:
+    """Hand over the compiler that turns a spec's text, a problem and a target into kernels."""
+    _COMPILER[:] = [lower]
+
+
+def attend(
+    text: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    captures: Sequence[Tensor],
+    parameters: Sequence[int],
+    *,
+    scale: float,
+    tile_q: int = 0,
+    tile_kv: int = 0,
+    check_bounds: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The output [B, H, Lq, Dv] and its lse [B, H, Lq] of a spec given by its text; differentiable once.
+
+    Tensors are checked already. Under autocast q, k and v are cast as torch's own attention casts them. `tile_q` and
+    `tile_kv` 0 leave the choice to the schedule. Raises InputError for an index outside its capture at a visible pair,
+    where `check_bounds` is on, and UnsupportedError under forward-mode differentiation and vmap.
+    """
+    if forward_ad._current_level >= 0:
+        _refuse_duals((q, k, v, *captures))
+    kind = q.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        q, k, v = (t if t.dtype == torch.float64 else t.to(dtype) for t in (q, k, v))
+    out, lse = torch.ops.attncc.forward(
+        q, k, v, list(captures), list(parameters), scale, text, tile_q, tile_kv, check_bounds
+    )
+    return out, lse
+
+
+def problem_of(
+    tensors: Sequence[Tensor], parameters: Sequence[int], gradients: Gradients | None, tile_q: int, tile_kv: int
+) -> Problem:
+    """The problem that a call on (q, k, v, *captures) poses, as the operators pose it; tile sizes 0 are chosen."""
+    q, k, v, *captures = tensors
+    shapes = tuple(tuple(capture.shape) for capture in captures)
+    return Problem(
+        dtype=_name(q),
+        head_dim=q.shape[3],
+        value_dim=v.shape[3],
+        heads=q.shape[1],
+        kv_heads=k.shape[1],
+        capture_dtypes=tuple(map(_name, captures)),
+        gradients=gradients,
+        tile_q=tile_q or None,
+        tile_kv=tile_kv or None,
+        facts=Facts(q.shape[0], q.shape[2], k.shape[2], shapes, tuple(parameters)),
+    )
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _refuse_duals(tensors: Sequence[Tensor]) -> None:
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):  # type: ignore[no-untyped-call]  # torch's
+        raise UnsupportedError(
+            "attention cannot be differentiated in forward mode (jvp)",
+            hint="use reverse mode (backward, torch.func.grad), or attncc.reference, which is plain torch",
+        )
+
+
+def _kernel(
+    text: str,
+    tensors: Sequence[Tensor],
+    parameters: Sequence[int],
+    tiles: tuple[int, int],
+    wanted: tuple[bool, ...] | None,
+) -> Kernel:
+    """The kernel of a call, from memory; otherwise compiled and built."""
+    q, k, v, *captures = tensors
+    shapes = (q.shape, k.shape, v.shape[3], *[(c.dtype, c.shape) for c in captures])
+    key = (text, q.dtype, q.device.type, shapes, tuple(parameters), tiles, wanted)
+    found = _KERNELS.get(key)
+    if found is None:
+        if len(_KERNELS) >= MAX_KERNELS:
+            _KERNELS.clear()
+        found = _KERNELS[key] = _compiled(text, tensors, parameters, tiles, wanted)
+    return found
+
+
+def _compiled(
+    text: str,
+    tensors: Sequence[Tensor],
+    parameters: Sequence[int],
+    tiles: tuple[int, int],
+    wanted: tuple[bool, ...] | None,
+) -> Kernel:
+    gradients = None if wanted is None else Gradients(wanted[0], wanted[1], wanted[2], wanted[3:])
+    problem = problem_of(tensors, parameters, gradients, *tiles)
+    lowered = _lower(text, problem, Target("torch", tensors[0].device.type))
+    if wanted is None:
+        return build(lowered.forward, "forward")
+    return build(lowered.backward, "backward")
+
+
+def _lower(text: str, problem: Problem, target: Target) -> Lowered:
+    if not _COMPILER:
+        raise InternalError("the operators of attncc have no compiler yet", hint="import attncc.api")
+    lowered = _COMPILER[0](text, problem, target)
+    _DIFFERENTIABLE[text] = lowered.differentiable
+    return lowered
+
+
+def _differentiable(text: str, captures: Sequence[Tensor]) -> tuple[bool, ...]:
+    """For each capture, whether it can have a gradient; in a traced graph this may be the first to ask."""
+    if text not in _DIFFERENTIABLE:
+        _lower(text, Problem(capture_dtypes=tuple(map(_name, captures))), Target())
+    return _DIFFERENTIABLE[text]
+
+
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    captures: list[Tensor],
+    parameters: list[int],
+    scale: float,
+    text: str,
+    tile_q: int,
+    tile_kv: int,
+    check_bounds: bool,
+) -> tuple[Tensor, Tensor]:
+    kernel = _kernel(text, (q, k, v, *captures), parameters, (tile_q, tile_kv), None)
+    if _is_empty(q, k):
+        out, lse = _forward_fake(q, k, v)
+        return out.zero_(), lse.fill_(-torch.inf)
+    if torch.is_autocast_enabled(q.device.type):
+        with torch.autocast(q.device.type, enabled=False):
+            return kernel(q, k, v, captures, parameters, scale, check_bounds)  # type: ignore[no-any-return]
+    return kernel(q, k, v, captures, parameters, scale, check_bounds)  # type: ignore[no-any-return]
+
+
+def _forward_fake(q: Tensor, k: Tensor, v: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return empty_like(q, v.shape[3]), torch.empty(q.shape[:3], dtype=wide, device=q.device)
+
+
+def _is_empty(q: Tensor, k: Tensor) -> bool:
+    return q.shape[0] == 0 or q.shape[2] == 0 or k.shape[2] == 0
+
+
+def _backward(
+    grad_out: Tensor,
+    grad_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    captures: list[Tensor],
+    parameters: list[int],
+    scale: float,
+    text: str,
+    tile_q: int,
+    tile_kv: int,
+    wanted: list[bool],
+) -> list[Tensor]:
+    tensors = (q, k, v, *captures)
+    if _is_empty(q, k):
+        return [grad.zero_() for grad in _backward_fake(grad_out, grad_lse, q, k, v, out, lse, captures, wanted)]
+    kernel = _kernel(text, tensors, parameters, (tile_q, tile_kv), tuple(wanted))
+    with torch.autocast(q.device.type, enabled=False):
+        *grads, of_captures = kernel(grad_out, grad_lse, q, k, v, out, lse, captures, parameters, scale)
+    return [grad for grad in (*grads, *of_captures) if grad is not None]
+
+
+def _backward_fake(
+    grad_out: Tensor,
+    grad_lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    captures: list[Tensor],
+    *rest: Any,
+) -> list[Tensor]:
+    want_q, *wanted = rest[-1]
+    grads = [empty_like(q, q.shape[3])] if want_q else []
+    dense = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (k, v, *captures)]
+    return grads + [grad for grad, want in zip(dense, wanted, strict=True) if want]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, captures, *ctx.rest = inputs
+    ctx.save_for_backward(q, k, v, *output, *captures)
+
+
+def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Any, ...]:
+    q, k, v, out, lse, *captures = ctx.saved_tensors
+    parameters, scale, text, tile_q, tile_kv, _ = ctx.rest
+    asked = ctx.needs_input_grad
+    can = _differentiable(text, captures)
+    wanted = [*asked[:3], *(a and b for a, b in zip(asked[3], can, strict=True))]
+    none = [None] * (len(ctx.rest))
+    if not any(wanted):
+        return (None, None, None, [None] * len(captures), *none)
+    grads = torch.ops.attncc.backward(
+        *(grad_out, grad_lse, q, k, v, out, lse, captures, parameters, scale, text, tile_q, tile_kv, wanted)
+    )
+    found = iter(grads)
+    of_q, of_k, of_v, *of_captures = [next(found) if want else None for want in wanted]
+    return (of_q, of_k, of_v, of_captures, *none)
+
+
+def _refuse_second(ctx: Any, *_: object) -> None:
+    raise UnsupportedError(
+        "attention cannot be differentiated twice (double backward)",
+        hint="use attncc.reference, which is plain torch, where second derivatives are needed",
+    )
+
+
+def _refuse_vmap(*_: object) -> None:
+    raise UnsupportedError(
+        "attention cannot run under torch.vmap",
+        hint="q, k and v have a batch dimension: fold the mapped dimension into it",
+    )
+
+
+def _nothing(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
+    return None
+
+
+# torch has no types for its libraries
+_LIBRARY: Any = torch.library.Library("attncc", "DEF")  # type: ignore[no-untyped-call]
+_INPUTS = "Tensor q, Tensor k, Tensor v"
+_REST = "Tensor[] captures, int[] parameters, float scale, str spec, int tile_q, int tile_kv"
+_LIBRARY.define(f"forward({_INPUTS}, {_REST}, bool check_bounds) -> (Tensor, Tensor)")
+_LIBRARY.define(
+    f"backward(Tensor grad_out, Tensor grad_lse, {_INPUTS}, Tensor out, Tensor lse, {_REST}, bool[] wanted) -> Tensor[]"
+)
+for _kind, _run, _fake in (("forward", _forward, _forward_fake), ("backward", _backward, _backward_fake)):
+    _LIBRARY.impl(_kind, _run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"attncc::{_kind}", _fake, lib=_LIBRARY)
+    torch.library.register_vmap(f"attncc::{_kind}", _refuse_vmap, lib=_LIBRARY)
+torch.library.register_autograd("attncc::forward", _differentiate, setup_context=_save, lib=_LIBRARY)
+torch.library.register_autograd("attncc::backward", _refuse_second, setup_context=_nothing, lib=_LIBRARY)

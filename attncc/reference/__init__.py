@@ -117,7 +117,7 @@ def reference_scores(
             raise describe_outside(world, seen, bad)
         visible = (shown & (seen.values[spec.score] != -INFINITY)).expand(raw.shape) & ~bad
     result = differentiate(world, seen, spec.score, visible)
-    return torch.where(visible, result, torch.where(bad, math.nan, -INFINITY))
+    return torch.where(visible, result, torch.where(bad, math.nan, -INFINITY).to(dtype))
 
 
 def _softmax(score: Tensor) -> tuple[Tensor, Tensor]:

@@ -127,6 +127,10 @@ class Captures:
     box: Box
     ranks: set[int] = field(default_factory=set)
 
+    def is_plain(self, load: Expr) -> bool:
+        """Whether a read needs neither a guard nor the size to count from the end."""
+        return load in self.inside and all(_non_negative(arg, self.box) for arg in load.args)
+
     def read(self, load: Expr, index: Sequence[Text]) -> str:
         """The text that reads one element."""
         capture = str(load.value)
@@ -136,7 +140,7 @@ class Captures:
         widen = _WIDEN.get(self.dtypes[capture], "")
         if not index:
             return f"tl.load({name}_ptr){widen}"
-        if load in self.inside and all(_non_negative(arg, self.box) for arg in load.args):
+        if self.is_plain(load):
             terms = [f"{text.at(Level.PRODUCT)} * {name}_stride_{i}" for i, text in enumerate(index[:-1])]
             return f"tl.load({name}_ptr + {' + '.join([*terms, index[-1].at(Level.SUM)])}){widen}"
         self.ranks.add(len(index))

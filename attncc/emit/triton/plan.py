@@ -14,7 +14,8 @@ from typing import Final
 from attncc.emit.gradients import Derivatives
 from attncc.emit.kernel import Argument
 from attncc.emit.names import Namer
-from attncc.emit.printer import Line
+from attncc.emit.printer import Line, Text
+from attncc.emit.render import escaped
 from attncc.emit.templates import identifiers
 from attncc.emit.triton.expressions import (
     ONCE,
@@ -33,10 +34,25 @@ from attncc.emit.triton.expressions import (
 from attncc.emit.triton.spelling import HELPERS
 from attncc.emit.triton.visits import Visits
 from attncc.ir import SCORE, AttentionSpec, Expr, Op, apply, const, postorder
+from attncc.ir.syntax import Level
 from attncc.schedule import Problem, loads_of
 
 #: Names that every kernel uses beside those of its template.
-FIXED_NAMES: Final = ("score", "score_log2", "q_idx", "kv_idx", "b", "h", "q_min", "q_max", "kv_min", "kv_max", "tl")
+FIXED_NAMES: Final = (
+    "score",
+    "score_log2",
+    "in_head",
+    "in_value",
+    "q_idx",
+    "kv_idx",
+    "b",
+    "h",
+    "q_min",
+    "q_max",
+    "kv_min",
+    "kv_max",
+    "tl",
+)
 LEAVES: Final = {
     name: name
     for name in ("score", "b", "h", "q_idx", "kv_idx", "batch", "heads", "q_len", "kv_len")
@@ -99,7 +115,8 @@ class Draft:
         """Captures and parameters that the expressions use: pointers, strides, sizes where reads are guarded."""
         made: list[tuple[Argument, Role]] = []
         order = {c.name: i for i, c in enumerate(self.spec.captures)}
-        guarded = {str(load.value) for load in self.unproven} | self.maybe_negative(roots)
+        reads = [e for e in postorder(*roots) if e.op is Op.LOAD and e.args and e is not SCORE_LOG2]
+        guarded = {str(load.value) for load in reads if not self.captures.is_plain(load)}
         for capture in captures_of(self.spec, *roots):
             name, i = self.names[capture.name], order[capture.name]
             type_ = pointer_type(self.captures.dtypes[capture.name])
@@ -115,11 +132,6 @@ class Draft:
                 made.append((Argument(self.parameters[parameter.name], "i32"), Role("parameter", i)))
         return made
 
-    def maybe_negative(self, roots: Sequence[Expr]) -> set[str]:
-        """Captures with a proven read whose index may still be negative, and so needs the size to wrap."""
-        loads = [e for e in postorder(*roots) if e.op is Op.LOAD and e.args and e is not SCORE_LOG2]
-        return {str(load.value) for load in loads if "size_" in self.captures.read(load, _blank(load))}
-
     def helpers(self, lines: Iterable[object]) -> list[str]:
         """The functions that the lines call, and those that these call, as lines of their own."""
         text = "\n".join(map(str, lines))
@@ -128,72 +140,185 @@ class Draft:
         return [line for source in used for line in ("\n" + source.strip("\n")).split("\n") or ()]
 
 
-def _blank(load: Expr) -> list[_Any]:
-    return [_Any() for _ in load.args]
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """What the two loops of a kernel are told, and what they share."""
+
+    loops: tuple[Mapping[str, object], ...]
+    roots: tuple[Expr, ...]  # every expression that was printed
 
 
-class _Any:
-    text = "0"
+def draw_loops(draft: Draft, owned: str, tiles: Visits, derivatives: Derivatives | None, sums: Sequence[Expr]) -> Loops:
+    """Print both loops of a kernel that owns `owned`. `sums` are the reads of captures whose gradients it sums."""
+    spec = draft.spec
+    exponent = guarded_exponent(draft)
+    by_load = {load: derivatives.by_load[load] for load in sums} if derivatives is not None else {}
+    flows = (derivatives.by_score,) if derivatives is not None else ()
+    roots = (exponent, *by_load.values(), *flows)
+    loops = tuple(_draw_loop(draft, owned, masked, tiles, exponent, flows, by_load) for masked in (True, False))
+    return Loops(loops, (*roots, spec.mask))
 
-    def at(self, least: object) -> str:
-        return "0"
 
-
-def loop_values(
-    draft: Draft, place: str, owned: str, tiles: Visits, derivatives: Derivatives | None, loads: Sequence[Expr]
-) -> dict[str, object]:
-    """What one loop of a template is told. `loads` are the reads whose gradients this kernel sums."""
-    masked = place == "partial"
-    printer, spec = draft.printer, draft.spec
-    chain = (ONCE, rows(owned), body(place))
-    exponent = to_base_2(spec.score)
+def guarded_exponent(draft: Draft) -> Expr:
+    """log2(e) * score, and NaN where a captured tensor would be read outside."""
+    exponent = to_base_2(draft.spec.score)
     guard = outside(draft.unproven)
-    if guard is not None:
-        exponent = apply(Op.WHERE, guard, const(float("nan")), exponent)
-    shares = {} if derivatives is None else {load: derivatives.by_load[load] for load in loads}
-    flows = () if derivatives is None else (derivatives.by_score,)
-    named = [spec.mask] if masked and spec.mask.op is not Op.CONST else []
-    used = postorder(exponent, *shares.values(), *flows)
-    if SCORE_LOG2 in used and spec.score is not SCORE:
-        printer.say(chain[-1], "score_log2 = dot * scale_log2")
+    return exponent if guard is None else apply(Op.WHERE, guard, const(float("nan")), exponent)
+
+
+def _draw_loop(
+    draft: Draft,
+    owned: str,
+    masked: bool,
+    tiles: Visits,
+    exponent: Expr,
+    flows: Sequence[Expr],
+    by_load: Mapping[Expr, Expr],
+) -> dict[str, object]:
+    printer, spec = draft.printer, draft.spec
+    place = body("partial" if masked else "full")
+    chain = (ONCE, rows(owned), place)
+    visible = [spec.mask] if masked and spec.mask.op is not Op.CONST else []
+    used = postorder(exponent, *by_load.values(), *flows)
+    if SCORE_LOG2 in used and exponent is not SCORE_LOG2:
+        printer.say(place, "score_log2 = dot * scale_log2")
     if SCORE in used:
-        printer.say(chain[-1], "score = dot * scale")
-    roots = () if spec.score is SCORE and guard is None else (exponent,)
-    texts = printer.print(chain, *roots, *shares.values(), *flows, named=named)
-    visible = texts[spec.mask].text if named else ""
-    values: dict[str, object] = {
+        printer.say(place, "score = dot * scale")
+    roots = () if exponent is SCORE_LOG2 else (exponent,)
+    texts = printer.print(chain, *roots, *by_load.values(), *flows, named=visible)
+    where = " & ".join(["in_range", *(texts[mask].text for mask in visible)])
+    gradients, grad_dot = _gradients(flows, by_load, texts, where if masked else None)
+    return {
         "masked": masked,
-        "exponent": texts[exponent].text if roots else "",
-        "visible": f"in_range & {visible}" if visible else "in_range",
         "title": "tiles that the mask cuts, or that reach past the end"
         if masked
         else "tiles that are visible as a whole",
         "count": tiles.partial_count if masked else tiles.full_count,
         "start": tiles.partial_start if masked else tiles.full_start,
+        "exponent": texts[exponent].text if roots else "",
+        "visible": where,
+        "body": printer.lines[place.name],
+        "gradients": gradients,
+        "grad_dot": grad_dot,
     }
-    if derivatives is not None:
-        values |= gradient_values(draft, values, derivatives.by_score, shares, texts)
-    return values | {"body": printer.lines[place]}
 
 
-def gradient_values(
-    draft: Draft,
-    loop: Mapping[str, object],
-    by_score: Expr,
-    shares: Mapping[Expr, Expr],
-    texts: Mapping[Expr, object],
-) -> dict[str, object]:
-    """The lines behind the gradient of the modified score: that of the dot products, and sums for captures."""
-    lines: list[Line] = []
+def _gradients(
+    flows: Sequence[Expr], by_load: Mapping[Expr, Expr], texts: Mapping[Expr, Text], where: str | None
+) -> tuple[list[Line], str]:
+    """The lines behind the gradient of the modified score, and the name of that of the dot products.
+
+    At a hidden pair a derivative may be infinite, so products with one are selected again.
+    """
 
     def product(derivative: Expr) -> str:
         if derivative is const(1.0):
             return "grad_score"
-        text = f"grad_score * ({texts[derivative].text})"  # type: ignore[attr-defined]  # a Text
-        return f"tl.where({loop['visible']}, {text}, 0.0)" if loop["masked"] else text
+        text = f"grad_score * {texts[derivative].at(Level.UNARY)}"
+        return text if where is None or derivative.op is Op.CONST else f"tl.where({where}, {text}, 0.0)"
 
-    for i, derivative in enumerate(shares.values()):
-        lines.append(Line(f"grad_sum{i} += tl.sum({product(derivative)}, {{axis}})"))
-    if by_score is const(1.0):
-        return {"gradients": lines, "grad_dot": "grad_score"}
-    return {"gradients": [*lines, Line(f"grad_dot = {product(by_score)}")], "grad_dot": "grad_dot"}
+    lines = [Line(f"grad_sum{i} += tl.sum({product(share)}, 1)") for i, share in enumerate(by_load.values())]
+    if not flows or flows[0] is const(1.0):
+        return lines, "grad_score"
+    return [*lines, Line(f"grad_dot = {product(flows[0])}")], "grad_dot"
+
+
+PARTIAL_TITLE: Final = "tiles that the mask cuts, or that reach past the end"
+FULL_TITLE: Final = "tiles that are visible as a whole"
+
+
+def common_values(draft: Draft, schedule: TritonSchedule, docstring: Sequence[str]) -> dict[str, object]:
+    """What every template asks for."""
+    problem = draft.problem
+    return {
+        "docstring": _quoted(docstring) if draft.readable else (),
+        "head_masks": head_masks(problem),
+        "tile_q": schedule.tile_q,
+        "tile_kv": schedule.tile_kv,
+        "head_dim": problem.head_dim,
+        "value_dim": problem.value_dim,
+        "head_tile": _tile(problem.head_dim),
+        "value_tile": _tile(problem.value_dim),
+        "precision": '"ieee"' if problem.dtype == "float32" else '"tf32"',  # of float32 products only
+    }
+
+
+def _quoted(lines: Sequence[str]) -> list[str]:
+    first, *rest = escaped(lines)
+    return [f'"""{first}', *rest, '"""'] if rest else [f'"""{first}"""']
+
+
+def _tile(dim: int) -> int:
+    """Head sizes are held in powers of two, at least 16."""
+    return max(16, 1 << (dim - 1).bit_length())
+
+
+def load_lines(problem: Problem, masked: bool) -> dict[str, list[str]]:
+    """The loads of a step. Rows past the end are guarded where the loop may reach there, and columns past the head."""
+    head, value = (padded(problem.head_dim), "in_head"), (padded(problem.value_dim), "in_value")
+    keys, queries = "kv_row < kv_len", "q_row < q_len"
+    rows = [("lse2", 'float("inf")'), ("delta", "0.0")]
+    guard = f"mask={queries}, other=" if masked else ""
+    return {
+        "load_k": [_load("k", "k", "kv_start", keys if masked else None, *head)],
+        "load_v": [_load("v", "v", "kv_start", keys if masked else None, *value)],
+        "load_q": [_load("q", "q", "q_start", queries if masked else None, *head)],
+        "load_do": [_load("do", "do", "q_start", queries if masked else None, *value)],
+        "load_rows": [
+            f"{name} = tl.load({name}_ptr + head_rows + q_row{f', {guard}{other}' if masked else ''})[None, :]"
+            for name, other in rows
+        ],
+    }
+
+
+def _load(name: str, stride: str, start: str, row: str | None, pad: bool, dim: str) -> str:
+    terms = [f"({row})[:, None]"] if row else []
+    terms += [dim] if pad else []
+    guard = f", mask={' & '.join(terms)}, other=0.0" if terms else ""
+    return f"{name}_tile = tl.load({name}_base + {start}.to(tl.int64) * {stride}_stride_n + {name}_offset{guard})"
+
+
+def padded(dim: int) -> bool:
+    """Whether tiles are wider than the head."""
+    return _tile(dim) != dim
+
+
+def head_masks(problem: Problem) -> list[str]:
+    """The columns of a tile that lie inside the head, where tiles are wider."""
+    rows = [("in_head", "dims < HEAD_DIM", problem.head_dim), ("in_value", "value_dims < VALUE_DIM", problem.value_dim)]
+    return [f"{name} = ({inside})[None, :]" for name, inside, dim in rows if padded(dim)]
+
+
+def edge_mask(row: str, length: str, columns: str, dim: int) -> str:
+    """The mask of a tile that a program loads or stores once."""
+    return f"({row} < {length})[:, None]" + (f" & {columns}" if padded(dim) else "")
+
+
+STRIDES: Final = ("b", "h", "n")
+
+
+def stride_arguments(names: Sequence[str], aligned: bool) -> list[tuple[Argument, Role]]:
+    """The strides of tensors, three each: 64 bits for sequences and heads, 32 for positions."""
+    made: list[tuple[Argument, Role]] = []
+    for name in names:
+        for stride in STRIDES:
+            type_ = "i32" if stride == "n" else "i64"
+            made.append(
+                (Argument(f"{name}_stride_{stride}", type_, divisible=aligned), Role(f"{name}_stride_{stride}"))
+            )
+    return made
+
+
+def pointer(name: str, type_: str, aligned: bool = True) -> tuple[Argument, Role]:
+    """A tensor of the kernel itself."""
+    return Argument(name, type_, divisible=aligned), Role(name)
+
+
+def size(name: str) -> tuple[Argument, Role]:
+    """A size, in 32 bits."""
+    return Argument(name, "i32"), Role(name)
+
+
+def argument_lines(arguments: Sequence[tuple[Argument, Role]]) -> list[str]:
+    """Parameters as a template prints them."""
+    return [f"{argument.name}," for argument, _ in arguments]

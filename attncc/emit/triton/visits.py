@@ -62,19 +62,20 @@ def _dense(walked: Walk) -> Visits:
 def _listed(test: TileTest, walked: Walk) -> Visits:
     """Tiles from a table with a row for each tile of the other axis, and for each (b, h) that differs."""
     by_batch, by_head = table_axes(test)
-    row = "tile"
-    if by_head:
-        row = f"h * tiles + {row}"
-    if by_batch:
-        row = f"(b * {'heads' if by_head else '1'}) * tiles + {row}" if by_head else f"b * tiles + {row}"
+    row = {
+        (False, False): "tile",
+        (False, True): "h * tiles + tile",
+        (True, False): "b * tiles + tile",
+        (True, True): "(b * heads + h) * tiles + tile",
+    }[by_batch, by_head]
     width = f"tl.cdiv({walked.length}, {walked.tile})"
     return Visits(
         before=(
-            f"table_row = ({row}).to(tl.int64)",
+            f"table_row = {row}",
             "partial_count = tl.load(partial_count_ptr + table_row)",
             "full_count = tl.load(full_count_ptr + table_row)",
-            f"partial_tiles = partial_index_ptr + table_row * {width}",
-            f"full_tiles = full_index_ptr + table_row * {width}",
+            f"partial_tiles = partial_index_ptr + table_row.to(tl.int64) * {width}",
+            f"full_tiles = full_index_ptr + table_row.to(tl.int64) * {width}",
         ),
         partial_count="partial_count",
         partial_start=(f"{walked.start} = tl.load(partial_tiles + step) * {walked.tile}",),

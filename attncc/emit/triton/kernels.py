@@ -1,0 +1,264 @@
+"""The kernels of a variant, drawn: forward, the two passes backward, and the tables of tiles.
+
+Each function fills one template and names the arguments of its kernel in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from attncc.analysis.shape import depends
+from attncc.analysis.statistics import Statistic
+from attncc.analysis.tiles import TileTest
+from attncc.emit.gradients import Derivatives
+from attncc.emit.kernel import Argument
+from attncc.emit.printer import Place
+from attncc.emit.triton.expressions import EVERYTHING, pointer_type
+from attncc.emit.triton.plan import (
+    Draft,
+    Drawn,
+    Role,
+    TritonSchedule,
+    argument_lines,
+    common_values,
+    draw_loops,
+    edge_mask,
+    load_lines,
+    pointer,
+    size,
+    stride_arguments,
+)
+from attncc.emit.triton.visits import KEYS, QUERIES, TABLE_POINTERS, Visits, visits
+from attncc.ir import TRUE, AttentionSpec, Expr, Scalar
+from attncc.schedule import Problem
+
+SIZES: Final = ("batch", "heads", "group", "q_len", "kv_len")
+#: Tiles that a program of `list_tiles` looks at together.
+CHUNK: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What the kernels of one variant are drawn from. `aligned` promises addresses and strides divisible by 16."""
+
+    spec: AttentionSpec
+    problem: Problem
+    test: TileTest
+    derivatives: Derivatives | None = None
+    aligned: bool = True
+    grad_lse: bool = False
+
+    @property
+    def row_sums(self) -> tuple[Expr, ...]:
+        """The reads whose gradients a tile of queries owns."""
+        return tuple(load for load in self.loads if "kv_idx" not in depends_on(load))
+
+    @property
+    def column_sums(self) -> tuple[Expr, ...]:
+        """The reads whose gradients a tile of keys owns."""
+        return tuple(load for load in self.loads if depends_on(load) & {"q_idx", "kv_idx"} == {"kv_idx"})
+
+    @property
+    def pair_sums(self) -> tuple[Expr, ...]:
+        """The reads whose index changes with both positions."""
+        return tuple(load for load in self.loads if depends_on(load) >= {"q_idx", "kv_idx"})
+
+    @property
+    def loads(self) -> tuple[Expr, ...]:
+        """The reads that take a gradient."""
+        return () if self.derivatives is None else tuple(self.derivatives.by_load)
+
+
+def depends_on(load: Expr) -> frozenset[str]:
+    """The inputs with which the index of a read changes."""
+    return frozenset[str]().union(*(depends(index) for index in load.args))
+
+
+def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
+    """The forward kernel: out and lse of a tile of queries."""
+    draft = Draft(variant.spec, variant.problem, "triton/forward", readable=readable)
+    tiles = visits(variant.test, KEYS)
+    drawn = draw_loops(draft, "q_idx", tiles, None, ())
+    problem = variant.problem
+    extra = [*draft.capture_arguments(*drawn.roots), *_table(tiles)]
+    values = common_values(draft, schedule, docstring) | {
+        "arguments": argument_lines(extra),
+        "tile_order": _longest_first(variant.spec),
+        "q_mask": edge_mask("q_row", "q_len", "in_head", problem.head_dim),
+        "out_mask": edge_mask("q_row", "q_len", "in_value", problem.value_dim),
+        **_loop_values(draft, tiles, drawn.loops, problem),
+    }
+    dtype = pointer_type(problem.dtype)
+    own = [pointer(f"{name}_ptr", dtype, variant.aligned) for name in ("q", "k", "v", "out")]
+    arguments = [
+        *own,
+        pointer("lse_ptr", "*fp32"),
+        *extra,
+        *stride_arguments(("q", "k", "v", "out"), variant.aligned),
+        *map(size, SIZES),
+        (Argument("scale", "fp32"), Role("scale")),
+    ]
+    return Drawn(values, tuple(arguments))
+
+
+def prepare(variant: Variant, schedule: TritonSchedule, *, readable: bool) -> Drawn:
+    """The kernel before the passes backward: delta, and lse in base 2."""
+    draft = Draft(variant.spec, variant.problem, "triton/prepare", readable=readable)
+    dtype = pointer_type(variant.problem.dtype)
+    values = common_values(draft, schedule, ("What both backward passes need of each row.",))
+    arguments = [
+        *(pointer(name, dtype, variant.aligned) for name in ("out_ptr", "grad_out_ptr")),
+        *(pointer(name, "*fp32") for name in ("lse_ptr", "grad_lse_ptr", "lse2_ptr", "delta_ptr")),
+        *stride_arguments(("out", "do"), variant.aligned),
+        *map(size, ("heads", "q_len")),
+    ]
+    return Drawn(values | {"grad_lse": variant.grad_lse}, tuple(arguments))
+
+
+def backward_q(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
+    """The pass in which a program owns a tile of queries."""
+    draft = Draft(variant.spec, variant.problem, "triton/backward_q", readable=readable)
+    tiles = visits(variant.test, KEYS)
+    sums = variant.row_sums
+    drawn = draw_loops(draft, "q_idx", tiles, variant.derivatives, sums)
+    problem = variant.problem
+    extra = [*draft.capture_arguments(*drawn.roots), *_table(tiles), *_sum_arguments(sums)]
+    values = common_values(draft, schedule, docstring) | {
+        "arguments": argument_lines(extra),
+        "tile_order": _longest_first(variant.spec),
+        "q_mask": edge_mask("q_row", "q_len", "in_head", problem.head_dim),
+        "out_mask": edge_mask("q_row", "q_len", "in_value", problem.value_dim),
+        "sum_starts": [f"grad_sum{i} = tl.zeros([TILE_Q], tl.float32)" for i in range(len(sums))],
+        "sum_stores": [f"tl.store(grad_sum{i}_ptr + at, grad_sum{i}, mask=q_row < q_len)" for i in range(len(sums))],
+        **_loop_values(draft, tiles, drawn.loops, problem),
+    }
+    return Drawn(values, _backward_arguments(variant, ("grad_q_ptr",), extra, ("dq",)))
+
+
+def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
+    """The pass in which a program owns a tile of keys."""
+    draft = Draft(variant.spec, variant.problem, "triton/backward_kv", readable=readable)
+    tiles = visits(variant.test, QUERIES)
+    sums = variant.column_sums
+    drawn = draw_loops(draft, "kv_idx", tiles, variant.derivatives, sums)
+    problem = variant.problem
+    extra = [*draft.capture_arguments(*drawn.roots), *_table(tiles), *_sum_arguments(sums)]
+    store = (
+        "tl.store(grad_sum{0}_ptr + (b * heads + h).to(tl.int64) * kv_len + kv_row, grad_sum{0}, mask=kv_row < kv_len)"
+    )
+    values = common_values(draft, schedule, docstring) | {
+        "arguments": argument_lines(extra),
+        "tile_order": "program % tiles",
+        "k_mask": edge_mask("kv_row", "kv_len", "in_head", problem.head_dim),
+        "v_mask": edge_mask("kv_row", "kv_len", "in_value", problem.value_dim),
+        "sum_starts": [f"grad_sum{i} = tl.zeros([TILE_KV], tl.float32)" for i in range(len(sums))],
+        "sum_stores": [store.format(i) for i in range(len(sums))],
+        **_loop_values(draft, tiles, drawn.loops, problem),
+    }
+    return Drawn(values, _backward_arguments(variant, ("grad_k_ptr", "grad_v_ptr"), extra, ("dk", "dv")))
+
+
+def list_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool, readable: bool) -> Drawn:
+    """The kernel that fills a table: for each tile of one axis, the tiles of the other that are visited."""
+    draft = Draft(variant.spec, variant.problem, "triton/tiles", readable=readable)
+    test = variant.test
+    tables = [pair for statistic in test.statistics for pair in _statistic_arguments(statistic)]
+    names = {str(p.value): f"stat{s.number}_{word}" for s in test.statistics for word, p in _words(s)}
+    draft.printer.leaves = {**draft.printer.leaves, **names}
+    place = Place("body", EVERYTHING)
+    texts = draft.printer.print((place,), test.visit, test.full)
+    reads = [_read_statistic(s, word) for s in test.statistics for word, _ in _words(s)]
+    extra = [*draft.capture_arguments(test.visit, test.full), *tables]
+    lines = draft.printer.lines
+    values = common_values(draft, schedule, ("The tiles that a mask visits.",)) | {
+        "chunk": CHUNK,
+        "arguments": argument_lines(extra),
+        "owns_queries": owns_queries,
+        "owned": "queries" if owns_queries else "keys",
+        "walked": "keys" if owns_queries else "queries",
+        "body": [*reads, *lines["body"]],
+        "visit": texts[test.visit].text,
+        "full": texts[test.full].text,
+        "helpers": draft.helpers([*lines["body"], texts[test.visit].text, texts[test.full].text]),
+    }
+    arguments = [
+        *(pointer(name, "*i32") for name in TABLE_POINTERS),
+        *extra,
+        *map(size, ("table_heads", "batch", "heads", "q_len", "kv_len")),
+    ]
+    return Drawn(values, tuple(arguments))
+
+
+def _words(statistic: Statistic) -> tuple[tuple[str, Expr], ...]:
+    parts = (("min", statistic.least), ("max", statistic.largest), ("nan", statistic.nan))
+    return parts if statistic.expr.scalar is Scalar.FLOAT else parts[:2]
+
+
+def _statistic_arguments(statistic: Statistic) -> list[tuple[Argument, Role]]:
+    """Minima and maxima for each tile, as tensors [B or 1, Hq or 1, tiles]; a stride is 0 where all share a row."""
+    number = statistic.number
+    type_ = {Scalar.INDEX: "*i64", Scalar.FLOAT: "*fp32", Scalar.BOOL: "*i1"}[statistic.expr.scalar]
+    made = [
+        (Argument(f"stat{number}_{word}_ptr", "*i1" if word == "nan" else type_), Role(f"statistic_{word}", number))
+        for word, _ in _words(statistic)
+    ]
+    strides = [
+        (Argument(f"stat{number}_stride_{axis}", "i32"), Role("statistic_stride", number, d))
+        for d, axis in enumerate("bh")
+    ]
+    return made + strides
+
+
+def _read_statistic(statistic: Statistic, word: str) -> str:
+    name = f"stat{statistic.number}"
+    at = f"b * {name}_stride_b + h * {name}_stride_h + {'q_tile' if statistic.axis == 'q' else 'kv_tile'}"
+    return f"{name}_{word} = tl.load({name}_{word}_ptr + {at})"
+
+
+def _loop_values(
+    draft: Draft, tiles: Visits, loops: Sequence[Mapping[str, object]], problem: Problem
+) -> dict[str, object]:
+    """What the loops of a template and the lines before them are told."""
+    lines = draft.printer.lines
+    parts = [lines.get(place, []) for place in ("once", "rows", "partial", "full")]
+    texts = [*(line for part in parts for line in part), *(str(loop["exponent"]) for loop in loops)]
+    texts += [str(line) for loop in loops for line in loop["gradients"]]  # type: ignore[attr-defined]  # a list
+    return {
+        "helpers": draft.helpers(texts),
+        "once": parts[0],
+        "rows": parts[1],
+        "visits": tiles.before,
+        "folds_scale": not loops[0]["exponent"],
+        "uses_scale_log2": not loops[0]["exponent"] or any("scale_log2" in text for text in map(str, texts)),
+        "walks": [{**loop, **load_lines(problem, bool(loop["masked"]))} for loop in loops],
+    }
+
+
+def _longest_first(spec: AttentionSpec) -> str:
+    """Under a mask later queries tend to see more keys: the order in which tiles are taken."""
+    return "program % tiles" if spec.mask is TRUE else "tiles - 1 - program % tiles"
+
+
+def _table(tiles: Visits) -> list[tuple[Argument, Role]]:
+    return [(argument, Role(argument.name)) for argument in tiles.arguments]
+
+
+def _sum_arguments(sums: Sequence[Expr]) -> list[tuple[Argument, Role]]:
+    return [(Argument(f"grad_sum{i}_ptr", "*fp32", divisible=True), Role("grad_sum", i)) for i in range(len(sums))]
+
+
+def _backward_arguments(
+    variant: Variant, results: Sequence[str], extra: Sequence[tuple[Argument, Role]], strides: Sequence[str]
+) -> tuple[tuple[Argument, Role], ...]:
+    dtype = pointer_type(variant.problem.dtype)
+    return (
+        *(pointer(name, dtype, variant.aligned) for name in ("q_ptr", "k_ptr", "v_ptr", "grad_out_ptr")),
+        *(pointer(name, "*fp32") for name in ("lse2_ptr", "delta_ptr")),
+        *(pointer(name, dtype, variant.aligned) for name in results),
+        *extra,
+        *stride_arguments(("q", "k", "v", "do", *strides), variant.aligned),
+        *map(size, SIZES),
+        (Argument("scale", "fp32"), Role("scale")),
+    )

@@ -1,0 +1,173 @@
+"""The kernels of a variant as they are built and as they are read.
+
+What is compiled carries canonical names, so that renaming a variable builds nothing; what is read is the same program
+with the user's names, places and a docstring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from attncc.emit.kernel import TritonKernel
+from attncc.emit.render import KernelSource, docstring, tidy
+from attncc.emit.templates import fill
+from attncc.emit.triton.host import emit_host
+from attncc.emit.triton.kernels import Variant, backward_kv, backward_q, forward, list_tiles, prepare
+from attncc.emit.triton.plan import Drawn, Role, TritonSchedule
+from attncc.errors import UnsupportedError
+from attncc.ir import TRUE, Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """One kernel: what is built, what its arguments are, and what is read."""
+
+    kernel: TritonKernel
+    roles: tuple[Role, ...]
+    source: KernelSource
+    schedule: TritonSchedule
+
+
+def emit_forward(variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
+    """The forward kernel; `text` is the variant as `.attn`."""
+    lines = docstring(variant.spec.name, text, schedule.reasons, "forward, Triton")
+    return _emit("forward", schedule, variant, lambda readable: forward(variant, schedule, lines, readable=readable))
+
+
+def emit_prepare(variant: Variant, schedule: TritonSchedule) -> Emitted:
+    """The kernel before both passes backward."""
+    return _emit("prepare", schedule, variant, lambda readable: prepare(variant, schedule, readable=readable))
+
+
+def emit_backward_q(variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
+    """The pass backward in which a program owns a tile of queries."""
+    lines = docstring(variant.spec.name, text, schedule.reasons, "backward over queries, Triton")
+    return _emit(
+        "backward_q", schedule, variant, lambda readable: backward_q(variant, schedule, lines, readable=readable)
+    )
+
+
+def emit_backward_kv(variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
+    """The pass backward in which a program owns a tile of keys."""
+    lines = docstring(variant.spec.name, text, schedule.reasons, "backward over keys, Triton")
+    return _emit(
+        "backward_kv", schedule, variant, lambda readable: backward_kv(variant, schedule, lines, readable=readable)
+    )
+
+
+def emit_list_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool) -> Emitted:
+    """The kernel that lists the tiles which a pass visits."""
+    return _emit(
+        "tiles",
+        schedule,
+        variant,
+        lambda readable: list_tiles(variant, schedule, owns_queries=owns_queries, readable=readable),
+        entry="list_tiles",
+    )
+
+
+def _emit(
+    template: str, schedule: TritonSchedule, variant: Variant, draw: Callable[[bool], Drawn], entry: str | None = None
+) -> Emitted:
+    read, built = draw(True), draw(False)
+    text = _text(template, built)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    kernel = TritonKernel(
+        KernelSource(template, text, digest),
+        entry or template,
+        tuple(argument for argument, _ in built.arguments),
+        schedule.num_warps,
+        schedule.num_stages,
+    )
+    name = f"{variant.spec.name}_{template}"
+    source = KernelSource(name, _text(template, read), digest)
+    return Emitted(kernel, tuple(role for _, role in built.arguments), source, schedule)
+
+
+def _text(template: str, drawn: Drawn) -> str:
+    """A filled template, with the blank lines that Jinja's line statements swallow put back."""
+    lines = tidy(fill(f"triton/{template}", dict(drawn.values))).split("\n")
+    spaced: list[str] = []
+    for line in lines:
+        before = spaced[-1] if spaced else ""
+        if line.startswith("@"):
+            spaced += ["", ""] if before else [""] if spaced and spaced[-2] else []
+        elif (
+            before and _depth(line) < _depth(before) and line.strip()[:1] not in (")", "]", "") or _opens(line, before)
+        ):
+            spaced.append("")
+        spaced.append(line)
+    return "\n".join(spaced).lstrip("\n")
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _opens(line: str, before: str) -> bool:
+    """Whether a paragraph begins: with a comment, or with the imports after the docstring."""
+    starts = line.startswith("import triton\n") or line.lstrip().startswith("# ")
+    return bool(before) and not before.endswith((":", "(")) and (starts or before == '"""')
+
+
+@dataclass(frozen=True, slots=True)
+class Schedules:
+    """How each kernel of a variant runs."""
+
+    forward: TritonSchedule
+    backward_q: TritonSchedule
+    backward_kv: TritonSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class TritonProgram:
+    """Every kernel that a pass of a variant launches, and the part that torch computes.
+
+    `lists` are the tables of tiles, by the pass that reads them. `sums` are the reads of captures whose gradients
+    the passes sum, those of queries first.
+    """
+
+    variant: Variant
+    passes: Mapping[str, Emitted]
+    lists: Mapping[str, Emitted]
+    host: KernelSource | None
+    sums: tuple[Expr, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All kernels, to be read."""
+        parts = [*self.passes.values(), *self.lists.values()]
+        texts = [emitted.source.text for emitted in parts] + ([self.host.text] if self.host else [])
+        return "\n\n".join(texts)
+
+
+def emit_program(variant: Variant, schedules: Schedules, text: str) -> TritonProgram:
+    """The kernels of the forward pass, or of the backward pass where the variant has derivatives."""
+    if variant.derivatives is None:
+        passes = {"forward": emit_forward(variant, schedules.forward, text)}
+        return TritonProgram(variant, passes, _lists(variant, passes), emit_host(variant, ()))
+    if variant.pair_sums:
+        reads = ", ".join(sorted({f"`{load.value}`" for load in variant.pair_sums}))
+        raise UnsupportedError(
+            f"the Triton back end has no gradient yet of a capture that is indexed by q_idx and kv_idx: {reads}",
+            hint='use backend="torch"',
+        )
+    passes = {"prepare": emit_prepare(variant, schedules.backward_q)}
+    gradients = variant.derivatives.gradients
+    if gradients.q or variant.row_sums:
+        passes["backward_q"] = emit_backward_q(variant, schedules.backward_q, text)
+    if gradients.k or gradients.v or variant.column_sums:
+        passes["backward_kv"] = emit_backward_kv(variant, schedules.backward_kv, text)
+    sums = (*variant.row_sums, *variant.column_sums)
+    return TritonProgram(variant, passes, _lists(variant, passes), emit_host(variant, sums), sums)
+
+
+def _lists(variant: Variant, passes: Mapping[str, Emitted]) -> dict[str, Emitted]:
+    """A table for each pass that walks tiles, where the mask lets any be skipped."""
+    if variant.test.visit is TRUE and variant.test.full is TRUE:
+        return {}
+    walking = [name for name in passes if name != "prepare"]
+    owners = {name: name != "backward_kv" for name in walking}
+    return {n: emit_list_tiles(variant, passes[n].schedule, owns_queries=owns) for n, owns in owners.items()}

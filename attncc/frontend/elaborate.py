@@ -10,10 +10,11 @@ from lark import Token
 
 from attncc.errors import InputError, LanguageError
 from attncc.frontend.expressions import Typing, in_order
-from attncc.frontend.names import POSITIONS, Helper, Names, Node, Value, suggest
+from attncc.frontend.names import POSITIONS, Helper, Meaning, Names, Node, Value, suggest
 from attncc.frontend.operations import KINDS, a_kind, number
 from attncc.ir import (
     ANY_DIM,
+    INPUTS,
     NAMED_DIMS,
     SCORE,
     TRUE,
@@ -32,6 +33,7 @@ from attncc.ir.build import INT64_MAX
 from attncc.ir.syntax import ARGUMENT_NAMES, RESERVED_NAMES, free_name
 
 FLOATS: Final = ("float16", "float32", "float64", "bfloat16", "half", "double", "bf16", "fp16", "fp32", "tensor")
+NOT_CONSTANT: Final = dict.fromkeys(INPUTS, ("is not known before a call", "the default of a parameter is a constant"))
 Setting = bool | int | float
 
 
@@ -111,8 +113,8 @@ class Elaboration:
     # Parameters
 
     def _declare_parameter(self, name: Token, kind: Token, default: Node) -> None:
-        value = self.typing.evaluate(default, Names(dict(_constants())))
-        scalar = self._kind(kind)
+        value = self.typing.evaluate(default, Names(_constants(), NOT_CONSTANT))
+        scalar = self._kind(kind, "")
         if not self._is_free(name, "parameter"):
             return
         self.settable.append(str(name))
@@ -143,7 +145,7 @@ class Elaboration:
     # Captured tensors
 
     def _declare_capture(self, name: Token, kind: Token, dims: Node | None) -> None:
-        scalar = self._kind(kind)
+        scalar = self._kind(kind, ", which may be a tensor of any such dtype")
         sizes = [self._dim(dim.children[0]) for dim in _children(dims)] if dims is not None else []
         if not self._is_free(name, "captured tensor"):
             return
@@ -154,14 +156,12 @@ class Elaboration:
             self.captures.append(capture)
             self.names.meanings[str(name)] = capture
 
-    def _kind(self, kind: Token) -> Scalar | None:
+    def _kind(self, kind: Token, remark: str) -> Scalar | None:
         if str(kind) in KINDS:
             return KINDS[str(kind)]
-        hint = f"it is one of {', '.join(f'`{name}`' for name in KINDS)}"
-        if str(kind) in FLOATS:
-            hint = "a `float` may be a tensor of any floating dtype"
-        elif str(kind).startswith(("int", "uint", "long")):
-            hint = "an `int` may be a tensor of any integer dtype"
+        near = next((name for name in KINDS if str(kind).startswith((name, f"u{name}"))), None)
+        near = "float" if str(kind) in FLOATS else near
+        hint = f"write `{near}`{remark}" if near else "one of `int`, `float`, `bool`"
         self.typing.errors.add(f"`{kind}` is no kind of number", self.typing.span(kind), hint)
         return None
 
@@ -190,10 +190,10 @@ class Elaboration:
             self.places.setdefault("score", name)
             self.names.meanings["score"] = self._score(value, expression)
         elif name == "mask":
-            if self._is_unbound(name):
+            if self._is_unbound(name, "join the conditions with `and`"):
                 self.mask = self._mask(value, expression)
                 self.names.meanings["mask"] = self.mask
-        elif self._is_free(name, None):
+        elif self._is_free(name):
             self.names.meanings[str(name)] = value
             if value is not None and value.args:
                 self.typing.keep(value, span, str(name))
@@ -219,30 +219,29 @@ class Elaboration:
             return None
         return value
 
-    def _is_unbound(self, name: Token) -> bool:
-        """Whether the name is bound here for the first time; a mistake is reported otherwise."""
+    def _is_free(self, name: Token, what: str = "value") -> bool:
+        """Whether the name can be bound here; a mistake is reported otherwise, and its uses are not reported again."""
+        text = str(name)
+        problem = ""
+        if text in RESERVED_NAMES:
+            problem = f"`{text}` already has a meaning"
+        elif text == ANY_DIM:
+            problem = f"a {what} cannot be named `_`, which stands for any size"
+        elif what in ("captured tensor", "parameter") and text in ARGUMENT_NAMES:
+            problem = f"a {what} cannot be named `{text}`, which is an argument of every call"
+        if problem:
+            self.names.meanings.setdefault(text, None)
+            self.typing.errors.add(problem, self.typing.span(name), f"choose another name, such as `{free_name(text)}`")
+            return False
+        return self._is_unbound(name, "only `score` can be bound again")
+
+    def _is_unbound(self, name: Token, hint: str) -> bool:
         if str(name) not in self.places:
             self.places[str(name)] = name
             return True
         line = self.typing.span(self.places[str(name)]).line
-        hint = "join the conditions with `and`" if name == "mask" else "only `score` can be bound again"
         self.typing.errors.add(f"`{name}` is already bound in line {line}", self.typing.span(name), hint)
         return False
-
-    def _is_free(self, name: Token, what: str | None) -> bool:
-        """Whether the name can be bound here, as a captured tensor, parameter or helper if `what` says so."""
-        span, text = self.typing.span(name), str(name)
-        if text in RESERVED_NAMES:
-            self.typing.errors.add(
-                f"`{text}` already has a meaning", span, f"choose another name, such as `{free_name(text)}`"
-            )
-            return False
-        if text == ANY_DIM or (what in ("captured tensor", "parameter") and text in ARGUMENT_NAMES):
-            means = "stands for any size" if text == ANY_DIM else "is an argument of every call"
-            message = f"a {what or 'value'} cannot be named `{text}`, which {means}"
-            self.typing.errors.add(message, span, f"choose another name, such as `{free_name(text)}`")
-            return False
-        return self._is_unbound(name)
 
 
 def _children(tree: Any) -> list[Any]:
@@ -255,7 +254,7 @@ def _bound_by(statements: list[Node], parameters: Node | None) -> set[str]:
     return {"score", "mask", *(str(node.children[0]) for node in declared)}
 
 
-def _constants() -> dict[str, Expr]:
+def _constants() -> dict[str, Meaning]:
     return {name: expr for name, expr in POSITIONS.items() if expr.op is Op.CONST}
 
 

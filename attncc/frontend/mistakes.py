@@ -136,17 +136,21 @@ def _without_open_brackets(source: Source, reading: Reading) -> str:
     """The text without statements whose brackets do not pair, each of which is an error."""
     text = source.text
     while len(reading.errors) < MAX_SYNTAX_ERRORS:
-        offset, message, hint = _unpaired(text)
-        if offset is None:
+        unpaired = _unpaired(text)
+        if unpaired is None:
             break
+        opened, offset, message, hint = unpaired
         reading.errors.append(LanguageError(message, Span(source, offset, offset + 1), hint))
-        first = text.rfind("\n", 0, offset) + 1
-        text = _blank(text, first, _next_statement(text, first, offset), reading)
+        first = text.rfind("\n", 0, opened) + 1
+        text = _blank(text, first, _next_statement(text, offset), reading)
     return text
 
 
-def _unpaired(text: str) -> tuple[int | None, str, str]:
-    """The first bracket without its partner; a statement that starts inside a bracket shows that it was left open."""
+def _unpaired(text: str) -> tuple[int, int, str, str] | None:
+    """The first bracket without its partner: where its statement's brackets begin, its place, and what is wrong.
+
+    A statement that starts inside a bracket shows that it was left open.
+    """
     stack: list[int] = []
     for match in LAYOUT.finditer(text):
         sign, offset = match.group(), match.start()
@@ -154,20 +158,20 @@ def _unpaired(text: str) -> tuple[int | None, str, str]:
             stack.append(offset)
         elif sign in OPENING.values():
             if not stack:
-                return offset, f"`{sign}` closes nothing", "remove it, or open it before"
-            opened = text[stack.pop()]
+                return offset, offset, f"`{sign}` closes nothing", "remove it, or open it before"
+            first, opened = stack[0], text[stack.pop()]
             if OPENING[opened] != sign:
-                return offset, f"`{opened}` is closed by `{sign}`", f"close it with `{OPENING[opened]}`"
+                return first, offset, f"`{opened}` is closed by `{sign}`", f"close it with `{OPENING[opened]}`"
         elif sign == "\n" and stack and STATEMENT.match(text, match.end()):
             break
     if not stack:
-        return None, "", ""
+        return None
     opened = text[stack[-1]]
-    return stack[-1], f"`{opened}` is never closed", f"add `{OPENING[opened]}` where the expression ends"
+    return stack[0], stack[-1], f"`{opened}` is never closed", f"add `{OPENING[opened]}` where the expression ends"
 
 
-def _next_statement(text: str, first: int, offset: int) -> int:
-    """Where the statement that begins at `first` ends: before the next line that starts like a statement."""
+def _next_statement(text: str, offset: int) -> int:
+    """Where the statement around an offset ends: before the next line that starts like a statement."""
     end = text.find("\n", offset)
     while end != -1:
         if STATEMENT.match(text, end + 1):

@@ -56,10 +56,13 @@ Meaning = Expr | Capture | Helper | None
 
 @dataclass(slots=True)
 class Names:
-    """The meanings in scope. `beyond` has a message and a hint for each name that exists elsewhere, but not here."""
+    """The meanings in scope. `beyond` has a message and a hint for each name that exists elsewhere, but not here;
+    an unknown name is `told` once.
+    """
 
     meanings: dict[str, Meaning] = field(default_factory=lambda: dict(POSITIONS))
     beyond: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
 
     def inside(self, helper: Helper, values: Iterable[Value]) -> Names:
         """What the body of a helper sees: its arguments, positions and sizes, and helpers."""
@@ -105,14 +108,15 @@ class Names:
     def _find(self, name: str, what: str, kinds: tuple[type, ...]) -> Meaning:
         if name in self.meanings:
             return self.meanings[name]
-        if name in BUILT_IN:
+        if name in BUILT_IN or name in self.told:
             return None
-        self.meanings[name] = None  # told once
         if name in self.beyond:
             message, hint = self.beyond[name]
+            self.told.add(name)
             raise LanguageError(f"`{name}` {message}", hint=hint)
-        known = [other for other, meaning in self.meanings.items() if isinstance(meaning, kinds)]
+        known = [other for other, meaning in self.meanings.items() if meaning is None or isinstance(meaning, kinds)]
         functions = BUILT_IN if Helper in kinds else ()
+        self.told.add(name)
         near = suggest(name, (*known, *functions))
         if near is None and what == "captured tensor":
             near = f"declare it first: `capture {name}: float[heads]`"

@@ -61,6 +61,8 @@ def operate(name: str, operands: Sequence[Value], spans: Sequence[Span]) -> Valu
     """An operator, by its name in the grammar."""
     if name in IN_BITS:
         _need_bools(name, operands, spans)
+    if name in LOGIC:
+        _refuse_floats(LOGIC[name][1], operands, spans)
     if not _are_known(operands):
         return None
     op, symbol = LOGIC.get(name) or (Op(name), OPERATORS[Op(name)].symbol)
@@ -131,16 +133,20 @@ def _need_bools(name: str, operands: Sequence[Value], spans: Sequence[Span]) -> 
             raise LanguageError(f"`{name}` needs bools, but this is {a_kind(value)}", span, hint)
 
 
+def _refuse_floats(symbol: str, operands: Sequence[Value], spans: Sequence[Span]) -> None:
+    for value, span in zip(operands, spans, strict=True):
+        if value is not None and value.scalar is Scalar.FLOAT:
+            hint = "compare it with something, as in `x > 0`"
+            raise LanguageError(f"`{symbol}` needs bools or ints, but this is a float", span, hint)
+
+
 def _apply(op: Op, symbol: str, *operands: Expr) -> Expr:
     """`apply`, whose messages name an operation as the user wrote it."""
     try:
         return apply(op, *operands)
     except LanguageError as error:
-        spelled = {op, *{Op.AND: (Op.BIT_AND,), Op.OR: (Op.BIT_OR,), Op.XOR: (Op.BIT_XOR,)}.get(op, ())}
-        message = error.message
-        for other in spelled:
-            message = message.replace(f"`{other.value}`", f"`{symbol}`")
-        raise LanguageError(message, error.span, error.hint) from None
+        hint = "convert the base: `float(x) ** y`" if op is Op.POW else error.hint
+        raise LanguageError(error.message.replace(f"`{op.value}`", f"`{symbol}`"), error.span, hint) from None
 
 
 def _are_known(operands: Sequence[Value]) -> TypeGuard[Sequence[Expr]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import dataclass
 from typing import Final
 
 from attncc.errors import LanguageError
@@ -46,6 +47,13 @@ DESCRIBED: Final = {
     "ATTENTION": "`attention`",
 }
 AUGMENTED: Final = ("+", "-", "*", "/", "//", "%", "**", "&", "|", "^", "<<", ">>")
+DOUBLED: Final = {"&": "`and`", "|": "`or`", "+": "one `+`"}
+#: Statements of the top of a text, found among those of a variant.
+STATEMENTS: Final = {
+    "ATTENTION": ("a text defines one variant, and this is a second", "put it into a file of its own"),
+    "DEF": ("helpers come before the variant", "move this line above `attention`"),
+    "ATTN": ("the header `attn 1` comes first", "move it to the top"),
+}
 KEYWORD_TYPES: Final = frozenset(word.upper() for word in KEYWORDS)
 MAX_QUOTED: Final = 40
 EXAMPLE: Final = "the shortest definition is two lines: `attention causal:` and `mask = q_idx >= kv_idx`"
@@ -72,102 +80,134 @@ def _shown(sign: str) -> str:
     return f"U+{ord(sign):04X} ({name})"
 
 
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A word where the grammar has none: its kind, the kinds that fit, its place, and its statement up to there."""
+
+    found: str
+    expected: frozenset[str]
+    span: Span
+    before: str
+
+    @property
+    def word(self) -> str:
+        """The word as messages quote it."""
+        return shorten(self.span.text)
+
+    @property
+    def statement(self) -> str:
+        """The word that the statement starts with, if there is one before this."""
+        return self.before.split(maxsplit=1)[0] if self.before.strip() else ""
+
+    @property
+    def previous(self) -> str:
+        """The word before this one."""
+        last = re.search(r"(\w+|\S)\s*$", self.before[-100:])
+        return last.group(1) if last else ""
+
+    def error(self, message: str, hint: str | None) -> LanguageError:
+        """An error at this word."""
+        return LanguageError(message, self.span, hint)
+
+    def earlier_error(self, message: str, hint: str, *, only: bool = False) -> LanguageError:
+        """An error at the word before this one and, unless it alone is meant, at this one."""
+        start = self.span.start - (len(self.before) - self.before.rindex(self.previous))
+        end = start + len(self.previous) if only else self.span.end
+        return LanguageError(message, Span(self.span.source, start, end), hint)
+
+
 def token_error(found: str, expected: set[str], span: Span, before: str) -> LanguageError:
-    """A word where the grammar has none: `found` is its kind, `before` its statement up to there."""
+    """What is wrong with a word where the grammar has none; `before` is its statement up to there."""
+    misfit = Misfit(found, frozenset(expected), span, before)
     if found == "$END":
-        return _end_error(expected, span)
-    for message, hint in (_foreign(found, span, before), _misplaced(found, expected, span), _missing(expected, before)):
-        if message:
-            return LanguageError(message, span, hint)
-    shown = DESCRIBED["_NEWLINE"] if found == "_NEWLINE" else f"`{shorten(span.text)}`"
-    wanted, hint = _wanted(expected)
-    return LanguageError(f"expected {wanted}, but found {shown}", span, hint if found == "_NEWLINE" else None)
+        return _end_error(misfit)
+    return _foreign_word(misfit) or _foreign_sign(misfit) or _misplaced(misfit) or _missing(misfit) or _plain(misfit)
 
 
-def _end_error(expected: set[str], span: Span) -> LanguageError:
-    if "ATTENTION" in expected:
-        message = "there is no variant here" if span.start else "this text is empty"
-        return LanguageError(message, span, EXAMPLE)
-    return LanguageError("the definition ends before it says anything", span, "bind `mask` or `score`, or both")
+def _end_error(misfit: Misfit) -> LanguageError:
+    if "ATTENTION" in misfit.expected:
+        return misfit.error("there is no variant here" if misfit.span.start else "this text is empty", EXAMPLE)
+    return misfit.error("the definition ends before it says anything", "bind `mask` or `score`, or both")
 
 
-Wording = tuple[str | None, str | None]
-NOTHING: Final[Wording] = (None, None)
+def _foreign_word(misfit: Misfit) -> LanguageError | None:
+    """Words of other languages; one that could be a name is noticed when the next word does not fit."""
+    if misfit.found not in ("NAME", "INTEGER", "REAL", "LPAR", "COLON"):
+        return None
+    if misfit.span.text in WORDS:
+        return misfit.error(f"unexpected `{misfit.span.text}`", WORDS[misfit.span.text])
+    if misfit.previous in WORDS:
+        hint = WORDS[misfit.previous]
+        return misfit.earlier_error(f"`{misfit.previous}` means nothing here", hint, only=True)
+    if misfit.found == "NAME" and misfit.previous[:1].isdigit():
+        return misfit.error(f"unexpected `{misfit.word}` after a number", "a product is written with `*`")
+    return None
 
 
-def _misplaced(found: str, expected: set[str], span: Span) -> Wording:
+def _foreign_sign(misfit: Misfit) -> LanguageError | None:
+    """Signs of other languages that are made of signs of this one."""
+    sign, previous = misfit.span.text, misfit.previous
+    if sign == previous and sign in DOUBLED:
+        return misfit.earlier_error(f"`{previous}{sign}` means nothing here", f"write {DOUBLED[sign]}")
+    if misfit.found == "EQUAL" and "=" in misfit.before:
+        return misfit.error("`=` binds a name at the start of a line", "equality is `==`")
+    if sign in AUGMENTED and misfit.before.split() == [previous] and previous.isidentifier():
+        hint = f"write the name again: `{shorten(previous)} = {shorten(previous)} {sign} …`"
+        return misfit.error(f"`{sign}=` means nothing here", hint)
+    if sign == "[" and previous in ("]", ")"):
+        return misfit.error("only a captured tensor can be indexed", "give all indices at once, as in `t[b, h]`")
+    return None
+
+
+def _misplaced(misfit: Misfit) -> LanguageError | None:
     """Words of this language in the wrong place."""
+    found, expected = misfit.found, misfit.expected
     if "ATTENTION" in expected:
         hint = "the header `attn 1` comes first and only once" if found == "ATTN" else EXAMPLE
-        return f"expected `attention`, but found `{shorten(span.text)}`", hint
-    if "CAPTURE" in expected and found == "ATTENTION":
-        return "a text defines one variant, and this is a second", "put it into a file of its own"
-    if "CAPTURE" in expected and found == "DEF":
-        return "helpers come before the variant", "move this line above `attention`"
-    if "CAPTURE" in expected and found == "ATTN":
-        return "the header `attn 1` comes first", "move it to the top"
+        return misfit.error(f"expected `attention`, but found `{misfit.word}`", hint)
     if "CAPTURE" in expected:
-        return "a statement binds a name", "write `name = expression`"
+        message, hint = STATEMENTS.get(found, ("a statement binds a name", "write `name = expression`"))
+        return misfit.error(message, hint)
     if found in KEYWORD_TYPES and "NAME" in expected and (found not in ("AND", "OR") or expected == {"NAME"}):
-        return f"`{span.text}` is a word of the language, not a name", None
-    return NOTHING
+        return misfit.error(f"`{misfit.word}` is a word of the language, not a name", "choose another name")
+    return None
 
 
-def _foreign(found: str, span: Span, before: str) -> Wording:
-    """What other languages write here."""
-    last = re.search(r"(\w+|\S)\s*$", before)
-    previous = last.group(1) if last else ""
-    if found == "NAME":
-        for word, message in ((span.text, f"unexpected `{span.text}`"), (previous, f"`{previous}` means nothing here")):
-            if word in WORDS:
-                return message, WORDS[word]
-        if previous[:1].isdigit():
-            return f"unexpected `{shorten(span.text)}` after a number", "a product is written with `*`"
-    doubled = {"&": "`and`", "|": "`or`", "+": "one `+`"}
-    if span.text == previous and span.text in doubled:
-        return f"`{previous}{span.text}` means nothing here", f"write {doubled[previous]}"
-    if found == "EQUAL" and "=" in before:
-        return "`=` binds a name at the start of a line", "equality is `==`"
-    if span.text in AUGMENTED and len(before.split()) == 1 and previous.isidentifier():
-        return f"`{span.text}=` means nothing here", f"write the name again: `{previous} = {previous} {span.text} …`"
-    if found == "LSQB" and previous in "])":
-        return "only a captured tensor can be indexed", "give all indices at once, as in `t[b, h]`"
-    return NOTHING
-
-
-def _missing(expected: set[str], before: str) -> Wording:
-    """A sign that the statement cannot do without."""
-    word = before.split(maxsplit=1)[0] if before.strip() else ""
-    if "COLON" in expected and word == "attention":
-        inside = before.count("(") > before.count(")")
-        if inside:
-            return "a parameter says what it is", "write `name: int = 256`, with one of int, float, bool"
-        return (
-            "`:` is missing after the name of the variant",
-            "write `attention name:`, or `attention name(window: int = 256):`",
+def _missing(misfit: Misfit) -> LanguageError | None:
+    """Signs that a statement cannot do without."""
+    expected, statement = misfit.expected, misfit.statement
+    if statement == "attention" and misfit.before.count("(") > misfit.before.count(")"):
+        if "COLON" in expected:
+            return misfit.error("a parameter says what it is", "write `name: int = 256`, with one of int, float, bool")
+        if "EQUAL" in expected:
+            return misfit.error("a parameter has a default", "write `name: int = 256`")
+    if statement == "attention" and "COLON" in expected:
+        hint = "write `attention name:`, or `attention name(window: int = 256):`"
+        return misfit.error("`:` is missing after the name of the variant", hint)
+    if statement == "capture" and "COLON" in expected:
+        hint = "write `capture slopes: float[heads]`, with one of int, float, bool"
+        return misfit.error("a captured tensor says what it holds", hint)
+    if statement == "capture" and "[" in misfit.before:
+        return misfit.error(
+            "a size is one number or one name", "a number, `batch`, `heads`, `q_len`, `kv_len`, or `_` for any"
         )
-    if "COLON" in expected and word == "capture":
-        return (
-            "a captured tensor says what it holds",
-            "write `capture slopes: float[heads]`, with one of int, float, bool",
-        )
-    if expected == {"EQUAL"} and word == "attention":
-        return "a parameter has a default", "write `name: int = 256`"
-    if word == "def" and expected <= {"EQUAL", "LPAR"}:
-        return "a helper has arguments and one expression", "write `def near(x, y) = abs(x - y) < 8`"
+    if statement == "def" and expected <= {"EQUAL", "LPAR"}:
+        return misfit.error("a helper has arguments and one expression", "write `def near(x, y) = abs(x - y) < 8`")
     if expected == {"EQUAL"}:
-        return "a statement binds a name", "write `name = expression`"
-    return NOTHING
+        return misfit.error("a statement binds a name", "write `name = expression`")
+    return None
 
 
-def _wanted(expected: set[str]) -> Wording:
+def _plain(misfit: Misfit) -> LanguageError:
+    expected, hint = misfit.expected, None
+    found = DESCRIBED["_NEWLINE"] if misfit.found == "_NEWLINE" else f"`{misfit.word}`"
     if {"NAME", "LPAR", "INTEGER"} <= expected:
-        return "an expression", "an expression goes on in the next line only inside parentheses"
-    if {"PLUS", "_NEWLINE"} <= expected:
-        return "an operator or the end of the line", None
-    if {"PLUS", "RPAR"} <= expected:
-        return "an operator, `,` or `)`", None
-    if {"PLUS", "RSQB"} <= expected:
-        return "an operator, `,` or `]`", None
-    named = sorted({DESCRIBED[kind] for kind in expected if kind in DESCRIBED})
-    return " or ".join(named) or "something else", None
+        wanted = "an expression"
+        if misfit.found == "_NEWLINE":
+            hint = "an expression goes on in the next line only inside parentheses"
+    elif "PLUS" in expected:
+        end = {"_NEWLINE": " or the end of the line", "RPAR": ", `,` or `)`", "RSQB": ", `,` or `]`"}
+        wanted = "an operator" + next((text for kind, text in end.items() if kind in expected), "")
+    else:
+        wanted = " or ".join(sorted(DESCRIBED[kind] for kind in expected if kind in DESCRIBED)) or "something else"
+    return misfit.error(f"expected {wanted}, but found {found}", hint)

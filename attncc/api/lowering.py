@@ -12,7 +12,7 @@ from attncc.api.options import Options
 from attncc.api.program import Program
 from attncc.reference import reference
 from attncc.runtime import op
-from attncc.schedule import Gradients, Problem, Target
+from attncc.schedule import Gradients, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
     if options.backend == "reference":
         spec = call.program.spec
         parameters = {p.name: value for p, value in zip(spec.parameters, call.parameters, strict=True)}
-        return reference(  # type: ignore[return-value]  # with return_lse it is a pair
-            spec, inputs.q, inputs.k, inputs.v, call.captures, parameters, scale=inputs.scale, return_lse=True
-        )
+        tensors = (inputs.q, inputs.k, inputs.v, call.captures, parameters)
+        check = options.checks_bounds(inputs.q.device.type)
+        return reference(spec, *tensors, scale=inputs.scale, return_lse=True, check_bounds=check)
     return op.attend(
         call.program.text,
         inputs.q,
@@ -56,26 +56,16 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
 
 def lowered(call: Call) -> pipeline.Lowered:
     """What the compiler makes of a call. Where nothing needs a gradient the backward pass is for all that could."""
-    return pipeline.lower(call.program.spec, _problem(call), Target("torch", call.inputs.q.device.type))
-
-
-def _problem(call: Call) -> Problem:
-    q, k, v, *captures = call.tensors
+    forward = _lower(call, None)
     wanted = [tensor.requires_grad for tensor in call.tensors]
     if not any(wanted):
         wanted = [tensor.is_floating_point() for tensor in call.tensors]
-    return Problem(
-        dtype=_name(q),
-        head_dim=q.shape[3],
-        value_dim=v.shape[3],
-        heads=q.shape[1],
-        kv_heads=k.shape[1],
-        capture_dtypes=tuple(map(_name, captures)),
-        gradients=Gradients(wanted[0], wanted[1], wanted[2], tuple(wanted[3:])),
-        tile_q=call.options.block_m,
-        tile_kv=call.options.block_n,
-    )
+    captures = tuple(a and b for a, b in zip(wanted[3:], forward.differentiable, strict=True))
+    gradients = Gradients(wanted[0], wanted[1], wanted[2], captures)
+    return _lower(call, gradients) if any((*wanted[:3], *captures)) else forward
 
 
-def _name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _lower(call: Call, gradients: Gradients | None) -> pipeline.Lowered:
+    tiles = (call.options.block_m or 0, call.options.block_n or 0)
+    problem = op.problem_of(call.tensors, call.parameters, gradients, *tiles)
+    return pipeline.lower(call.program.spec, problem, Target("torch", call.inputs.q.device.type))

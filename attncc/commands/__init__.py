@@ -8,8 +8,13 @@ from __future__ import annotations
 import sys
 
 from attncc.commands.app import app
+from attncc.commands.terminal import complain
+from attncc.config import settings
+from attncc.errors import AttnccError, InternalError
 
 __all__ = ["app", "main"]
+
+HINT = "this is a bug of attncc: please report it with what `attncc --traceback ...` prints"
 
 
 def main() -> None:
@@ -18,4 +23,10 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a terminal that cannot show a character shows a question mark instead
             reconfigure(errors="replace")
-    app(prog_name="attncc")
+    try:
+        app(prog_name="attncc")
+    except Exception as error:
+        if isinstance(error, AttnccError) or "--traceback" in sys.argv or settings().log == "debug":
+            raise  # asked for: an error of attncc comes here only then
+        complain(InternalError(f"{type(error).__name__}: {error}", hint=HINT))
+        sys.exit(1)

@@ -1,0 +1,295 @@
+"""Tracing: a user's Python functions, called once with traced values, become an `AttentionSpec`.
+
+`trace` and `trace_functions` call them; `fingerprint` is a key that is equal exactly where tracing would give the same;
+`Traced.read` finds the captured tensors and numbers anew in each call. Traces are remembered with the facts that they
+depend on (`reach`) and with what they read beyond: numbers whose plain value was used, sizes of tensors. No tensor is
+kept alive by that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any, Final
+
+import torch
+
+from attncc.errors import InputError, LanguageError
+from attncc.frontend.declarations import declared_dims
+from attncc.frontend.dispatch import Dispatch
+from attncc.frontend.places import is_library
+from attncc.frontend.reach import reach
+from attncc.frontend.recordings import Program, compose
+from attncc.frontend.results import finished, user_error
+from attncc.frontend.signatures import arguments, described, role_of
+from attncc.frontend.tracer import Guard, Tracer
+from attncc.frontend.walk import Walk
+from attncc.ir import SCORE, TRUE, AttentionSpec, Capture, Expr, Op, Parameter, postorder
+
+Function = Callable[..., Any]
+REMEMBERED: Final = 1024
+VARIETIES: Final = 256
+RESTARTS: Final = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Values:
+    """What one call reads from the user's surroundings, in the order of the spec."""
+
+    captures: tuple[torch.Tensor, ...]
+    parameters: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Traced:
+    """What a trace found: the spec, and how its captures and parameters are read again."""
+
+    spec: AttentionSpec
+    facts: tuple[Any, ...]
+    pinned: tuple[tuple[int, int], ...]
+    guards: tuple[Guard, ...]
+    numbers: tuple[tuple[str, int], ...]
+    parameters: tuple[str, ...]
+    program: Program
+    opaque: str | None
+
+    def holds(self, walk: Walk) -> bool:
+        """Whether what a walk found, with the same facts, also agrees with what the trace read beyond them."""
+        if any(walk.ints[position] != value for position, value in self.pinned):
+            return False
+        return all(read(walk.tensors[position], *args) == value for position, read, args, value in self.guards)
+
+    def read(self, score_mod: Function | None, mask_mod: Function | None, device: torch.device | None = None) -> Values:
+        """The captured tensors and the parameters as they are now; operations on captures alone run here.
+
+        `device` is where the queries are, for tensors that the functions make. InputError if the functions are not
+        those that were traced, or something that they depend on has changed.
+        """
+        walk, _ = reach((score_mod, mask_mod))
+        if tuple(walk.facts) != self.facts or not self.holds(walk):
+            raise InputError(
+                "the functions no longer are what was compiled: something that they read has changed its kind",
+                hint="compile them again",
+            )
+        numbers = {name: walk.ints[position] for name, position in self.numbers}
+        captures = self.program.run(walk.tensors, numbers, device)
+        return Values(captures, tuple(numbers[name] for name in self.parameters))
+
+
+def trace(function: Function, *, name: str | None = None) -> AttentionSpec:
+    """The spec of a score function (five arguments) or a mask function (four)."""
+    mask = role_of(function) == "mask"
+    return trace_functions(None if mask else function, function if mask else None, name).spec
+
+
+def trace_functions(score_mod: Function | None, mask_mod: Function | None, name: str | None = None) -> Traced:
+    """Trace a score and a mask function together; either may be None. LanguageError with the place in their text."""
+    for function, what in ((score_mod, "score_mod"), (mask_mod, "mask_mod")):
+        if function is not None and not callable(function):
+            raise LanguageError(f"`{what}` must be a function, not {function!r}")
+    walk, _ = reach((score_mod, mask_mod))
+    found = _remembered(walk)
+    if found is None:
+        found = _trace(score_mod, mask_mod)
+        _remember(found)
+    title = name or described(score_mod, mask_mod)
+    return (
+        found
+        if found.spec.name == title
+        else dataclasses.replace(found, spec=dataclasses.replace(found.spec, name=title))
+    )
+
+
+def fingerprint(score_mod: Function | None, mask_mod: Function | None) -> Hashable | None:
+    """A key that two pairs of functions share exactly if they trace to the same spec and are read alike.
+
+    It does not depend on the values of captured tensors and parameters. None if what the functions depend on cannot be
+    told: such functions have to be traced in each call. The first call traces, and may raise what tracing raises.
+    """
+    walk, _ = reach((score_mod, mask_mod))
+    if walk.opaque is not None:
+        return None
+    found = _remembered(walk)
+    if found is None:
+        found = _trace(score_mod, mask_mod)
+        _remember(found)
+    return None if found.opaque is not None else _Key(found)
+
+
+class _Key:
+    """Stands for one trace; equal for equal facts, so that it outlives forgetting."""
+
+    __slots__ = ("_hash", "parts")
+
+    def __init__(self, found: Traced) -> None:
+        self.parts = (found.facts, found.pinned, found.guards)
+        self._hash = hash((found.facts, found.pinned))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.parts == other.parts
+
+
+# The memory of traces.
+
+_MEMORY: OrderedDict[tuple[Any, ...], list[Traced]] = OrderedDict()
+_LOCK = threading.Lock()
+
+
+def _remembered(walk: Walk) -> Traced | None:
+    if walk.opaque is not None:
+        return None
+    try:
+        with _LOCK:
+            candidates = list(_MEMORY.get(tuple(walk.facts), ()))
+    except TypeError:  # a fact that cannot be hashed
+        return None
+    return next((each for each in candidates if each.holds(walk)), None)
+
+
+def _remember(found: Traced) -> None:
+    if found.opaque is not None and not found.facts:
+        return
+    try:
+        with _LOCK:
+            varieties = _MEMORY.setdefault(found.facts, [])
+            varieties.insert(0, found)
+            del varieties[VARIETIES:]
+            _MEMORY.move_to_end(found.facts)
+            while len(_MEMORY) > REMEMBERED:
+                _MEMORY.popitem(last=False)
+    except TypeError:
+        return
+
+
+# One trace.
+
+
+def _trace(score_mod: Function | None, mask_mod: Function | None) -> Traced:
+    """Trace until every number whose plain value is read is a constant from the start."""
+    pinned: frozenset[int] = frozenset()
+    for _ in range(RESTARTS):
+        walk, tracer, results = _once(score_mod, mask_mod, pinned)
+        if tracer.specialized <= pinned:
+            return _composed(walk, tracer, results, score_mod, mask_mod)
+        pinned |= tracer.specialized
+    raise LanguageError("the function reads other numbers each time that it is called")
+
+
+def _once(
+    score_mod: Function | None, mask_mod: Function | None, pinned: frozenset[int]
+) -> tuple[Walk, Tracer, tuple[Expr, Expr]]:
+    # A first walk finds the tensors; the second puts traced numbers into their places.
+    walk, _ = reach((score_mod, mask_mod))
+    tracer = Tracer(_call.__code__, walk.tensors, walk.tensor_names, pinned)
+    walk, (score, mask) = reach((score_mod, mask_mod), tracer.number)
+    executed: set[CodeType] = set()
+    try:
+        with _watching(executed):
+            found = (_result(tracer, score, score_mod, "score"), _result(tracer, mask, mask_mod, "mask"))
+    finally:
+        tracer.active = False
+    _check_executed(walk, tracer, executed)
+    return walk, tracer, found
+
+
+def _result(tracer: Tracer, rebuilt: Any, function: Function | None, role: str) -> Expr:
+    if function is None:
+        return SCORE if role == "score" else TRUE
+    args, kwargs = arguments(tracer, function, role)
+    dispatch = Dispatch(tracer)
+    try:
+        with torch.enable_grad(), dispatch:
+            value = _call(rebuilt, args, kwargs)
+        with torch.enable_grad():
+            return finished(tracer, dispatch, value, function, role)
+    except Exception as error:
+        raised = user_error(tracer, error)
+        if raised is error:
+            raise
+        raise raised from None
+
+
+def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Where the user's frames begin: `Places` looks for them no further than here."""
+    return function(*args, **kwargs)
+
+
+@contextmanager
+def _watching(executed: set[CodeType]) -> Iterator[None]:
+    """Collect the code of every Python function that runs in this thread."""
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            executed.add(frame.f_code)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+def _check_executed(walk: Walk, tracer: Tracer, executed: set[CodeType]) -> None:
+    """Code that ran, but that the walk did not see, may read anything."""
+    known = {nested for code in walk.codes for nested in _nested(code)}
+    for code in executed:
+        if code not in known and not is_library(code.co_filename):
+            tracer.opaque = tracer.opaque or f"`{code.co_name}` is called in a way that cannot be followed"
+            return
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _nested(constant)
+
+
+def _composed(
+    walk: Walk, tracer: Tracer, results: tuple[Expr, Expr], score_mod: Function | None, mask_mod: Function | None
+) -> Traced:
+    """The spec, with only those captures and parameters that its expressions use."""
+    nodes = postorder(*results)
+    loaded = dict.fromkeys(str(each.value) for each in nodes if each.op is Op.LOAD)
+    used = dict.fromkeys(str(each.value) for each in nodes if each.op is Op.PARAM)
+    kept = [
+        (capture, source)
+        for capture, source in zip(tracer.captures, tracer.sources, strict=True)
+        if capture.name in loaded
+    ]
+    dims = declared_dims(score_mod, mask_mod)
+    captures = tuple(_declared(capture, dims.get(capture.name)) for capture, _ in kept)
+    parameters = tuple(Parameter(name, tracer.parameters[name][1]) for name in tracer.parameters if name in used)
+    spec = AttentionSpec(
+        name=described(score_mod, mask_mod),
+        score=results[0],
+        mask=results[1],
+        captures=captures,
+        parameters=parameters,
+        origins={each: tracer.origins[each] for each in nodes if each in tracer.origins},
+    )
+    return Traced(
+        spec=spec,
+        facts=tuple(walk.facts),
+        pinned=tuple((position, walk.ints[position]) for position in sorted(tracer.specialized)),
+        guards=tuple(tracer.guards.values()),
+        numbers=tuple((name, position) for name, (position, _) in tracer.parameters.items()),
+        parameters=tuple(each.name for each in parameters),
+        program=compose([source for _, source in kept]),
+        opaque=walk.opaque or tracer.opaque,
+    )
+
+
+def _declared(capture: Capture, dims: tuple[str | int, ...] | None) -> Capture:
+    if dims is None or len(dims) != capture.rank:
+        return capture
+    return dataclasses.replace(capture, dims=dims)

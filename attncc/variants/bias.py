@@ -66,7 +66,8 @@ def t5_bias(table: Tensor, buckets: int = 32, max_distance: int = 128) -> Score:
     )
     def t5_bias(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
         distance = abs(kv_idx - q_idx)
-        beyond = exact + (torch.log(torch.clamp(distance, min=exact) / exact) * per_log).to(torch.int32)
+        # The small number keeps powers of two, where buckets begin, off the jump of the rounding.
+        beyond = exact + (torch.log(torch.clamp(distance, min=exact) / exact) * per_log + 1e-4).to(torch.int32)
         bucket = torch.where(distance < exact, distance, torch.clamp(beyond, max=half - 1))
         return score + table[h, bucket + torch.where(kv_idx > q_idx, half, 0)]
 

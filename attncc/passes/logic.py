@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply
+from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply, const
 from attncc.passes.rules import (
     BOOL,
     COMPARISONS,
     FLIPPED,
     NEGATED,
+    Replace,
+    Row,
     both,
     either,
     integer,
@@ -34,7 +36,6 @@ HOLDS: Final[Mapping[Op, str]] = {
     Op.EQ: "=",
     Op.NE: "<>?",
 }
-_BY_HOLDS: Final = {frozenset(holds): op for op, holds in HOLDS.items()}
 
 
 def _merge(first: Expr, second: Expr, op: Op) -> Expr | None:
@@ -85,35 +86,47 @@ def _bound(op: Op, c: int) -> tuple[bool, int]:
 # Terms of `and` and `or` -----------------------------------------------------------------------------------------
 
 
-def _meet(p: Expr, r: Expr, op: Op) -> Expr | None:
-    """The simpler form of `p op r`, where `op` is AND or OR."""
-    other, absorbing = (Op.OR, FALSE) if op is Op.AND else (Op.AND, TRUE)
-    if p is r:
-        return p
-    if _complements(p, r):
-        return absorbing
+Meet = Callable[[Expr, Expr, Op], Expr | None]
+
+
+def _same(p: Expr, r: Expr, op: Op) -> Expr | None:
+    return p if p is r else None
+
+
+def _opposite(p: Expr, r: Expr, op: Op) -> Expr | None:
+    return const(op is Op.OR) if _complements(p, r) else None
+
+
+def _absorb(p: Expr, r: Expr, op: Op) -> Expr | None:
     for a, b in ((p, r), (r, p)):
-        if b.op is other and a in b.args:  # p and (p or r)
+        if b.op is _DUAL[op] and a in b.args:
             return a
-        if b.op is other:  # p and (not p or r)
-            for i in (0, 1):
-                if _complements(a, b.args[i]):
-                    return apply(op, p, b.args[1 - i]) if a is p else apply(op, b.args[1 - i], r)
-    return _merge(p, r, op) or _merge_bounds(p, r, op)
+    return None
+
+
+def _shorten(p: Expr, r: Expr, op: Op) -> Expr | None:
+    for a, b in ((p, r), (r, p)):
+        for i in (0, 1) if b.op is _DUAL[op] else ():
+            if _complements(a, b.args[i]):
+                return apply(op, a, b.args[1 - i]) if a is p else apply(op, b.args[1 - i], a)
+    return None
+
+
+_DUAL: Final = {Op.AND: Op.OR, Op.OR: Op.AND}
 
 
 def _complements(p: Expr, r: Expr) -> bool:
     return (p.op is Op.NOT and p.args[0] is r) or (r.op is Op.NOT and r.args[0] is p)
 
 
-def _join(op: Op) -> Callable[[Expr, Expr], Expr | None]:
+def _join(op: Op, meet: Meet) -> Replace:
     def join(p: Expr, r: Expr) -> Expr | None:
         """Simplify r with some earlier term of the chain that ends in p."""
         later: list[Expr] = []
         rest = p
         for _ in range(CHAIN):
             term, before = (rest.args[1], rest.args[0]) if rest.op is op else (rest, None)
-            met = _meet(term, r, op)
+            met = meet(term, r, op)
             if met is not None:
                 for part in reversed(later):
                     before = part if before is None else apply(op, before, part)
@@ -127,11 +140,16 @@ def _join(op: Op) -> Callable[[Expr, Expr], Expr | None]:
     return join
 
 
-def _lean_left(op: Op) -> Callable[[Expr, Expr], Expr | None]:
+def _joins(text: str, meet: Meet) -> list[Row]:
+    """A rule for terms of `and`, and its mirror image for `or`; `?` in the text stands for them."""
+    return [(text.replace("?", op.value), op, _join(op, meet)) for op in (Op.AND, Op.OR)]
+
+
+def _lean_left(op: Op) -> Replace:
     return lambda p, r: apply(op, apply(op, p, r.args[0]), r.args[1]) if r.op is op else None
 
 
-def _with_constant(unit: Expr, absorbing: Expr) -> Callable[[Expr, Expr], Expr | None]:
+def _with_constant(unit: Expr, absorbing: Expr) -> Replace:
     def with_constant(p: Expr, r: Expr) -> Expr | None:
         if absorbing in (p, r):
             return absorbing
@@ -140,13 +158,11 @@ def _with_constant(unit: Expr, absorbing: Expr) -> Callable[[Expr, Expr], Expr |
     return with_constant
 
 
-def _exclusive(p: Expr, r: Expr) -> Expr | None:
-    if is_const(p) or is_const(r):
-        fixed, other = (p, r) if is_const(p) else (r, p)
-        return invert(other) if fixed is TRUE else other
-    if p is r:
-        return FALSE
-    return TRUE if _complements(p, r) else _merge(p, r, Op.XOR)
+def _exclusive_constant(p: Expr, r: Expr) -> Expr | None:
+    if not is_const(p) and not is_const(r):
+        return None
+    fixed, other = (p, r) if is_const(p) else (r, p)
+    return invert(other) if fixed is TRUE else other
 
 
 def _exclusive_negated(p: Expr, r: Expr) -> Expr | None:
@@ -155,21 +171,19 @@ def _exclusive_negated(p: Expr, r: Expr) -> Expr | None:
     return invert(apply(Op.XOR, p, r.args[0])) if r.op is Op.NOT else None
 
 
-def _negate(p: Expr) -> Expr | None:
-    match p.op:
-        case Op.NOT:
-            return p.args[0]
-        case Op.AND | Op.OR:
-            return (either if p.op is Op.AND else both)(*map(invert, p.args))
-        case Op.WHERE:
-            return where(p.args[0], invert(p.args[1]), invert(p.args[2]))
-        case Op.XOR:
-            return apply(Op.EQ, *p.args)
-        case Op.EQ | Op.NE if p.args[0].scalar is not Scalar.INDEX:
-            return apply(Op.XOR if p.args[0].scalar is Scalar.BOOL else NEGATED[p.op], *p.args)
-        case _ if p.op in COMPARISONS and p.args[0].scalar is Scalar.INDEX:
-            return apply(NEGATED[p.op], *p.args)
-    return None
+def _de_morgan(p: Expr) -> Expr | None:
+    return apply(_DUAL[p.op], *map(invert, p.args)) if p.op in _DUAL else None
+
+
+def _negate_branches(p: Expr) -> Expr | None:
+    return where(p.args[0], invert(p.args[1]), invert(p.args[2])) if p.op is Op.WHERE else None
+
+
+def _negate_comparison(p: Expr) -> Expr | None:
+    # Not the order of floats: where one is NaN, both i < j and i >= j are false.
+    if p.op in COMPARISONS and p.args[0].scalar is Scalar.INDEX:
+        return apply(NEGATED[p.op], *p.args)
+    return apply(NEGATED[p.op], *p.args) if p.op in (Op.EQ, Op.NE) else None
 
 
 LOGIC: Final = rules_of(
@@ -178,11 +192,21 @@ LOGIC: Final = rules_of(
     ("p or false -> p", Op.OR, _with_constant(FALSE, TRUE)),
     ("p and (r and t) -> (p and r) and t", Op.AND, _lean_left(Op.AND)),
     ("p or (r or t) -> (p or r) or t", Op.OR, _lean_left(Op.OR)),
-    ("p and not p -> false, p and (p or r) -> p, i < c and i < d -> i < min(c, d), …", Op.AND, _join(Op.AND)),
-    ("p or not p -> true, p or (p and r) -> p, i < j or i == j -> i <= j, …", Op.OR, _join(Op.OR)),
-    ("p ^ p -> false", Op.XOR, _exclusive),
+    *_joins("p ? p -> p", _same),
+    *_joins("p ? not p -> false; true for or", _opposite),
+    *_joins("p ? (p or r) -> p", _absorb),
+    *_joins("p ? (not p or r) -> p ? r", _shorten),
+    *_joins("i < j ? i <= j -> i < j; i <= j for or", _merge),
+    *_joins("i < c ? i < d -> i < min(c, d); max(c, d) for or", _merge_bounds),
+    ("p ^ true -> not p", Op.XOR, _exclusive_constant),
+    ("p ^ p -> false", Op.XOR, lambda p, r: FALSE if p is r else None),
+    ("i < j ^ i <= j -> i == j", Op.XOR, lambda p, r: _merge(p, r, Op.XOR)),
     ("not p ^ r -> not (p ^ r)", Op.XOR, _exclusive_negated),
-    ("not not p -> p, not (p and r) -> not p or not r, not i < j -> i >= j, …", Op.NOT, _negate),
+    ("not not p -> p", Op.NOT, lambda p: p.args[0] if p.op is Op.NOT else None),
+    ("not (p and r) -> not p or not r", Op.NOT, _de_morgan),
+    ("not (p ^ r) -> p == r", Op.NOT, lambda p: apply(Op.EQ, *p.args) if p.op is Op.XOR else None),
+    ("not where(p, r, t) -> where(p, not r, not t)", Op.NOT, _negate_branches),
+    ("not i < j -> i >= j", Op.NOT, _negate_comparison),
 )
 
 # Where -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Final
 from attncc.analysis.interval import FLOAT32_EXACT
 from attncc.analysis.linear import Form, atom_form, form_of, tightened
 from attncc.analysis.logic import joined, literal, literal_form, negated, parts
+from attncc.analysis.shape import side
 from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply, const, node
 
 #: Comparisons beyond this many are kept whole: their cases would double each time.
@@ -46,7 +47,9 @@ class _Normal:
                 continue
             cases = self._cases(expr)
             whole = expr if cases is None else cases
-            pending = [] if whole.op not in (Op.AND, Op.OR) else [a for a in parts(whole.op, whole) if a not in self.done]
+            pending = (
+                [] if whole.op not in (Op.AND, Op.OR) else [a for a in parts(whole.op, whole) if a not in self.done]
+            )
             if cases is not None and whole.op not in (Op.AND, Op.OR) and whole not in self.done and whole is not expr:
                 pending = [whole]
             if pending:
@@ -128,7 +131,11 @@ def _split(op: Op, form: Form) -> Expr | None:
     """The cases of a literal whose form has an abs, min, max or where as a term; None if it has none."""
     for monomial, coefficient in form.ordered():
         atom = monomial[0]
-        if len(monomial) > 1 or atom.op not in _CASES or (atom.op is Op.CAST and atom.args[0].scalar is not Scalar.BOOL):
+        if (
+            len(monomial) > 1
+            or atom.op not in _CASES
+            or (atom.op is Op.CAST and atom.args[0].scalar is not Scalar.BOOL)
+        ):
             continue
         rest = form.plus(atom_form(atom), -coefficient)
         if atom.op is Op.CAST:
@@ -193,7 +200,7 @@ def _union(expr: Expr, operands: Sequence[list[list[Expr]] | None]) -> list[list
 def _literal_terms(expr: Expr) -> list[list[Expr]]:
     """A literal as a union: x != 0 is x > 0 or x < 0."""
     found = literal_form(expr)
-    if found is None or found[0] is not Op.NE:
+    if found is None or found[0] is not Op.NE or side(expr) == "point":
         return [[expr]]
     form = found[1]
     return [[literal(Op.GE, form.shifted(-1))], [literal(Op.GE, form.scaled(-1).shifted(-1))]]
@@ -208,7 +215,9 @@ def _pruned(terms: list[list[Expr]]) -> list[list[Expr]] | None:
             continue
         kept.append([] if literals == [TRUE] else literals)
     sets = [set(term) for term in kept]
-    unique = [t for i, t in enumerate(kept) if not any(s < sets[i] or (s == sets[i] and j < i) for j, s in enumerate(sets))]
+    unique = [
+        t for i, t in enumerate(kept) if not any(s < sets[i] or (s == sets[i] and j < i) for j, s in enumerate(sets))
+    ]
     return unique if len(unique) <= MAX_TERMS else None
 
 

@@ -8,7 +8,7 @@ Unknown bounds of an Index are the constants -inf, inf and NaN; they never reach
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from attncc.analysis.bounds import Box, Walk, leaves, loading
@@ -34,11 +34,12 @@ INDEX_BITS: Final = 63.0
 
 
 class ExprNumbers:
-    """The algebra of expressions. `ordered` maps the larger bound of a pair to the smaller one."""
+    """The algebra of expressions. `ordered` maps the larger bound of a pair to the smaller one; `positive` holds
+    expressions that are taken to be at least 1."""
 
-    def __init__(self, ordered: Mapping[Expr, Expr], facts: Mapping[str, Interval] = FACTS) -> None:
+    def __init__(self, ordered: Mapping[Expr, Expr], positive: Iterable[Expr] = ()) -> None:
         self.ordered = dict(ordered)
-        self.walk = Walk(PYTHON, leaves(Box(facts, {})), loading(None))
+        self.walk = Walk(PYTHON, leaves(Box(FACTS, dict.fromkeys(positive, POSITIVE))), loading(None))
         self.forms: dict[Expr, Form] = {}
         self.magnitudes: dict[Expr, float] = {}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,12 +75,12 @@ def tile_test(mask: Expr) -> TileTest:
     return TileTest(_lifted(found.hi), _lifted(found.lo), statistics)
 
 
-def symbolic_walk(statistics: Sequence[Statistic] = ()) -> Walk:
-    """A walk that bounds expressions over a tile by expressions in the tile's ends."""
+def symbolic_walk(statistics: Sequence[Statistic] = (), positive: Iterable[Expr] = ()) -> Walk:
+    """A walk that bounds expressions over a tile by expressions in the tile's ends; `positive` are taken to be so."""
     values = {Q_IDX: Interval(Q_MIN, Q_MAX), KV_IDX: Interval(KV_MIN, KV_MAX)}
     values |= {each.placeholder: each.interval for each in statistics}
     ordered = {Q_MAX: Q_MIN, KV_MAX: KV_MIN} | {s.largest: s.least for s in statistics if s.expr.scalar is Scalar.INDEX}
-    numbers = ExprNumbers(ordered)
+    numbers = ExprNumbers(ordered, positive)
 
     def leaf(expr: Expr) -> Interval | None:
         if expr in values:

@@ -1,0 +1,157 @@
+"""Systems of linear inequalities, and the elimination of a variable from them (Fourier and Motzkin).
+
+A constraint is `form >= 0`. Variables are atoms (positions, and quotients such as q_idx // 64); their coefficients are
+integers, or expressions whose sign is known: parameters that are taken to be positive. Eliminating x pairs every lower
+bound a*x + f >= 0 with every upper bound -b*x + g >= 0 to b*f + a*g >= 0. That follows for all numbers; over the
+integers it is enough as well where a or b is 1, and the elimination says whether it always was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from attncc.analysis.linear import Form, tightened
+from attncc.analysis.symbolic import ExprNumbers
+from attncc.ir import Expr
+
+#: Systems that grow beyond this are given up: the analysis then falls back on intervals.
+MAX_CONSTRAINTS: Final = 160
+ONE: Final = Form({}, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """form >= 0. `history` names the given constraints behind it; `link` the quotient that it defines, if any."""
+
+    form: Form
+    history: frozenset[int]
+    link: Expr | None = None
+
+
+def given(forms: Iterable[tuple[Form, Expr | None]]) -> list[Constraint]:
+    """Constraints as they are given, numbered."""
+    return [Constraint(form, frozenset((i,)), link) for i, (form, link) in enumerate(forms)]
+
+
+def coefficient(form: Form, variable: Expr) -> Form | None:
+    """What the variable is multiplied by; None where it stands in a square."""
+    terms: dict[tuple[Expr, ...], int] = {}
+    constant = 0
+    for monomial, count in form.terms.items():
+        if variable not in monomial:
+            continue
+        rest = list(monomial)
+        rest.remove(variable)
+        if variable in rest:
+            return None
+        if rest:
+            terms[tuple(rest)] = count
+        else:
+            constant = count
+    return Form(terms, constant)
+
+
+def sign(numbers: ExprNumbers, form: Form) -> int | None:
+    """1 or -1 where the form is known to be so, 0 for 0, None where its sign may change."""
+    if not form.terms:
+        return (form.constant > 0) - (form.constant < 0)
+    if numbers.is_nonnegative(form.shifted(-1)):
+        return 1
+    return -1 if numbers.is_nonnegative(form.scaled(-1).shifted(-1)) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A constraint seen from one variable: factor * variable + the rest >= 0, or <= for an upper bound; factor > 0."""
+
+    factor: Form
+    constraint: Constraint
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The lower and upper bounds of one variable, what does not mention it, and whether anything was left out."""
+
+    lowers: list[Bound]
+    uppers: list[Bound]
+    rest: list[Constraint]
+    complete: bool
+
+
+def split(numbers: ExprNumbers, constraints: Sequence[Constraint], variable: Expr) -> Sides:
+    """The constraints as bounds of one variable; one whose coefficient may change its sign is left out."""
+    lowers: list[Bound] = []
+    uppers: list[Bound] = []
+    rest: list[Constraint] = []
+    complete = True
+    for each in constraints:
+        factor = coefficient(each.form, variable)
+        direction = None if factor is None else sign(numbers, factor)
+        if factor is None or direction is None:
+            complete = False
+        elif direction == 0:
+            rest.append(each)
+        elif direction > 0:
+            lowers.append(Bound(factor, each))
+        else:
+            uppers.append(Bound(factor.scaled(-1), each))
+    return Sides(lowers, uppers, rest, complete)
+
+
+def combined(lower: Bound, upper: Bound) -> Form:
+    """What follows from a lower and an upper bound of one variable, without the variable."""
+    a, b = lower.factor, upper.factor
+    if not a.terms and not b.terms:
+        shared = math.gcd(a.constant, b.constant)
+        a, b = Form({}, a.constant // shared), Form({}, b.constant // shared)
+    return lower.constraint.form.times(b).plus(upper.constraint.form.times(a))
+
+
+def eliminate(
+    numbers: ExprNumbers, constraints: Sequence[Constraint], variable: Expr, eliminated: int
+) -> tuple[list[Constraint], bool] | None:
+    """The constraints without the variable, and whether every integer solution of them extends to one with it.
+
+    `eliminated` counts this variable and those before it: a constraint that came from more than one more than that
+    many given ones follows from the others (Kohler 1967). None if the system grows too large.
+    """
+    sides = split(numbers, constraints, variable)
+    made, exact = list(sides.rest), sides.complete
+    for lower in sides.lowers:
+        for upper in sides.uppers:
+            if lower.constraint.link is not None and lower.constraint.link is upper.constraint.link:
+                continue  # the two halves of a quotient's definition always leave exactly one integer
+            history = lower.constraint.history | upper.constraint.history
+            exact = exact and (lower.factor == ONE or upper.factor == ONE)
+            if len(history) <= eliminated + 1:
+                made.append(Constraint(tightened(combined(lower, upper)), history))
+    made = strongest(numbers, made)
+    return None if len(made) > MAX_CONSTRAINTS else (made, exact)
+
+
+def strongest(numbers: ExprNumbers, constraints: Iterable[Constraint]) -> list[Constraint]:
+    """The constraints without those that always hold, and of several on one form the strongest."""
+    kept: dict[object, Constraint] = {}
+    for each in constraints:
+        if numbers.is_nonnegative(each.form):
+            continue
+        key = each.form.key()
+        other = kept.get(key)
+        if other is not None:  # the shorter history: it keeps more constraints in later eliminations
+            history = min(each.history, other.history, key=len)
+            each = Constraint(min(each.form, other.form, key=lambda form: form.constant), history, other.link)
+        kept[key] = each
+    return list(kept.values())
+
+
+def next_variable(numbers: ExprNumbers, constraints: Sequence[Constraint], variables: Sequence[Expr]) -> Expr:
+    """The variable whose elimination makes the fewest constraints; the first of equals."""
+
+    def growth(variable: Expr) -> int:
+        sides = split(numbers, constraints, variable)
+        return len(sides.lowers) * len(sides.uppers) - len(sides.lowers) - len(sides.uppers)
+
+    return min(variables, key=growth)

@@ -17,7 +17,18 @@ from attncc.frontend import parse
 from attncc.ir import SCORE, AttentionSpec, Op, Scalar, postorder, print_spec
 from attncc.ir.verify import verify
 from attncc.passes import derive, lift, simplify
-from attncc.schedule import Gradients, Problem, Schedule, Target, choose_schedule, prove_loads
+from attncc.schedule import (
+    Gradients,
+    Guarded,
+    Problem,
+    Schedule,
+    Target,
+    call_box,
+    choose_schedule,
+    guard,
+    prove_divisions,
+    prove_loads,
+)
 
 Observe = Callable[[str, object], None]
 Given = ParamSpec("Given")
@@ -80,19 +91,20 @@ def _lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Obser
     can = differentiable(canonical)
     problem = _settled(canonical, can, problem)
     test = _see(observe, "tiles", tile_test)(canonical.mask)
+    guarded = _see(observe, "guard", guard)(canonical, problem.in_bounds, problem.nonzero)
     schedule = _see(observe, "schedule", choose_schedule)(test, problem, target)
-    stages = (canonical, test, problem, schedule)
+    stages = (guarded, tile_test(guarded.spec.mask), problem, schedule)
     forward = _see(observe, "forward", _kernel)(spec, *stages, None)
     backward = None
     if problem.gradients is not None:
-        derivatives = _see(observe, "derive", _derivatives)(canonical, problem.gradients)
+        derivatives = _see(observe, "derive", _derivatives)(guarded.spec, problem.gradients)
         backward = _see(observe, "backward", _kernel)(spec, *stages, derivatives)
     return Lowered(spec, canonical, can, test, schedule, forward, backward)
 
 
 def _kernel(
     spec: AttentionSpec,
-    canonical: AttentionSpec,
+    guarded: Guarded,
     test: TileTest,
     problem: Problem,
     schedule: Schedule,
@@ -100,8 +112,8 @@ def _kernel(
 ) -> KernelSource:
     what = "attention in tiles" if derivatives is None else "gradients of attention in tiles"
     top = docstring(spec.name, print_spec(spec, names="user"), schedule.reasons, what)
-    readable = plan(canonical, test, problem, schedule, derivatives, docstring=top)
-    return render(readable, plan(canonical, test, problem, schedule, derivatives, readable=False))
+    readable = plan(guarded, test, problem, schedule, derivatives, docstring=top)
+    return render(readable, plan(guarded, test, problem, schedule, derivatives, readable=False))
 
 
 def _settled(canonical: AttentionSpec, can: tuple[bool, ...], problem: Problem) -> Problem:
@@ -115,7 +127,9 @@ def _settled(canonical: AttentionSpec, can: tuple[bool, ...], problem: Problem) 
     sizes = {"batch": facts.batch, "heads": problem.heads, "q_len": facts.q_len, "kv_len": facts.kv_len}
     shapes = {c.name: shape for c, shape in zip(canonical.captures, facts.capture_shapes, strict=True)}
     parameters = {p.name: value for p, value in zip(canonical.parameters, facts.parameters, strict=True)}
-    return replace(problem, in_bounds=prove_loads(canonical, sizes, shapes, parameters), facts=None)
+    box = call_box(sizes, parameters)
+    proven = (prove_loads(canonical, box, shapes), prove_divisions(canonical, box))
+    return replace(problem, in_bounds=proven[0], nonzero=proven[1], facts=None)
 
 
 def _derivatives(canonical: AttentionSpec, gradients: Gradients) -> Derivatives:

@@ -7,7 +7,7 @@ prints the tile test of the mask.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,6 +18,7 @@ from attncc.emit.printer import Line, Place, Printer, Text
 from attncc.emit.spelling import TORCH
 from attncc.emit.templates import identifiers
 from attncc.ir import AttentionSpec, Expr, Op, Origin, Scalar
+from attncc.schedule import size_name
 
 PAIR_AXES: Final = frozenset({"b", "h", "q_idx", "kv_idx"})
 SETUP = Place("setup", frozenset())
@@ -75,10 +76,16 @@ class Draft:
         self.captures = {c.name: namer.take(c.name if readable else "capture") for c in spec.captures}
         self.parameters = {p.name: namer.take(p.name if readable else "parameter") for p in spec.parameters}
         self.dtypes = dict(zip((c.name for c in spec.captures), dtypes, strict=True))
-        self.unproven: Sequence[Expr] = ()
+        self.unproven: Collection[Expr] = ()
         self.holding = False
         leaves = {name: name for name in ("score", "b", "h", "q_idx", "kv_idx", "q_min", "q_max", "kv_min", "kv_max")}
         leaves |= {**SIZE_LEAVES, **self.parameters}
+        self.extents = {
+            size_name(c.name, dim): namer.take(f"{self.captures[c.name]}_size_{dim}")
+            for c in spec.captures
+            for dim in range(c.rank)
+        }
+        leaves |= self.extents
         self.printer = Printer(TORCH, namer, leaves, self.read, origins if readable else {}, demand)
 
     def tile_test(self) -> tuple[str, str]:
@@ -145,6 +152,13 @@ class Draft:
             Line(f"{name} = torch.tensor(parameters[{i}])")
             for i, name in enumerate(self.parameters.values())
             if name in used
+        ]
+        sizes = [(c.name, dim) for c in self.spec.captures for dim in range(c.rank)]
+        extents = [(self.extents[size_name(*size)], *size) for size in sizes]
+        lines += [
+            Line(f"{text} = torch.tensor({self.captures[name]}.shape[{dim}])")
+            for text, name, dim in extents
+            if text in used
         ]
         return lines + self.indices("batch_size", "head_count", "query_count", "key_count")
 

@@ -15,8 +15,8 @@ from attncc.analysis.tiles import TileTest
 from attncc.emit.draft import PARTIAL_CHAIN, TILE, TILE_CHAIN, Draft
 from attncc.emit.gradients import Derivatives, capture_gradient_lines, score_gradient_lines
 from attncc.emit.printer import Line, Text, score_demand
-from attncc.ir import SCORE, TRUE, AttentionSpec, Expr, Op, apply
-from attncc.schedule import Problem, Schedule, loads_of
+from attncc.ir import FALSE, SCORE, TRUE, Expr, Op, apply, postorder
+from attncc.schedule import Guarded, Problem, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class KernelPlan:
 
 
 def plan(
-    spec: AttentionSpec,
+    guarded: Guarded,
     test: TileTest,
     problem: Problem,
     schedule: Schedule,
@@ -73,9 +73,9 @@ def plan(
 ) -> KernelPlan:
     """The plan of the forward kernel, or of the backward kernel where derivatives are given.
 
-    `spec` is lifted and simplified. `readable` keeps the user's names, places and the docstring.
+    The spec is lifted, simplified and guarded. `readable` keeps the user's names, places and the docstring.
     """
-    return _KernelDraft(spec, test, problem, schedule, derivatives, readable).plan(docstring if readable else ())
+    return _KernelDraft(guarded, test, problem, schedule, derivatives, readable).plan(docstring if readable else ())
 
 
 class _KernelDraft(Draft):
@@ -83,7 +83,7 @@ class _KernelDraft(Draft):
 
     def __init__(
         self,
-        spec: AttentionSpec,
+        guarded: Guarded,
         test: TileTest,
         problem: Problem,
         schedule: Schedule,
@@ -93,6 +93,8 @@ class _KernelDraft(Draft):
         self.problem, self.schedule = problem, schedule
         self.derivatives = derivatives
         self.template = "torch/forward" if derivatives is None else "torch/backward"
+        spec, self.beyond = guarded.spec, guarded.beyond
+        roots = (spec.score, *(derivatives.roots if derivatives else (self.beyond,)))
         super().__init__(
             self.template,
             spec,
@@ -101,9 +103,9 @@ class _KernelDraft(Draft):
             problem.accumulator,
             spec.origins,
             readable=readable,
-            demand=score_demand(spec.score, *(derivatives.roots if derivatives else ())),
+            demand=score_demand(*roots),
         )
-        self.unproven = [load for i, load in enumerate(loads_of(spec)) if i not in problem.in_bounds]
+        self.unproven = guarded.unproven
 
     @property
     def score_roots(self) -> tuple[Expr, ...]:
@@ -161,22 +163,24 @@ class _KernelDraft(Draft):
         )
 
     def scores(self) -> tuple[str, dict[Expr, str], str, str]:
-        """Print the modified score, its derivatives, and what guards the reads of captures."""
-        indices = [i for load in self.unproven for i in load.args if i.op is not Op.CONST]
-        indices = indices if self.derivatives is None else list(self.derivatives.indices)
-        found = self.printer.print(TILE_CHAIN, *self.score_roots, named=indices)
+        """Print the modified score, its derivatives, and where pairs depend on what cannot be read."""
+        backward = self.derivatives is not None
+        reads = sorted(self.unproven, key=postorder(self.spec.score, self.spec.mask).index) if not backward else []
+        named = [i for load in reads for i in load.args if i.op is not Op.CONST]
+        named = named if self.derivatives is None else list(self.derivatives.indices)
+        beyond = () if backward or self.beyond is FALSE else (self.beyond,)
+        found = self.printer.print(TILE_CHAIN, *self.score_roots, *beyond, named=named)
         texts = {expr: text.text for expr, text in found.items()}
         scored = self.finished_score(found[self.spec.score])
-        if self.derivatives is not None or not self.unproven:
+        if not beyond:
             return scored, texts, "", ""
-        beyond, reads = [], []
-        for load in self.unproven:
+        rows: list[str] = []
+        for load in reads:
             table = self.captures[str(load.value)]
             self.printer.used.add(table)
             held = self.as_tensors(load, [found.get(i, Text(str(i.value))) for i in load.args])
-            beyond += [f"outside({index}, {table}, {d})" for d, index in enumerate(held)]
-            reads += [f'("{table}", {index}, {d}, {table})' for d, index in enumerate(held)]
-        return scored, texts, " | ".join(dict.fromkeys(beyond)), f"[{', '.join(dict.fromkeys(reads))}]"
+            rows += [f'("{table}", {index}, {d}, {table})' for d, index in enumerate(held)]
+        return scored, texts, texts[self.beyond], f"[{', '.join(dict.fromkeys(rows))}]"
 
     def finished_score(self, root: Text) -> str:
         """The modified score as a tile of its own dtype, whatever it was made of."""
@@ -227,5 +231,5 @@ def _helpers(body: Sequence[str], backward: bool, guarded: bool, problem: Proble
     names = {"head_groups", "steps"}
     if not backward or (problem.gradients is not None and problem.gradients.q):
         names.add("empty_like")
-    names |= {name for name in ("add_at", "block_bounds", "hold", "outside") if f"{name}(" in text}
+    names |= {name for name in ("add_at", "block_bounds", "hold") if f"{name}(" in text}
     return ", ".join(sorted(names | ({"refuse_outside"} if guarded else set())))

@@ -246,7 +246,7 @@ def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Any, .
     asked = ctx.needs_input_grad
     can = _differentiable(text, captures)
     wanted = [*asked[:3], *(a and b for a, b in zip(asked[3], can, strict=True))]
-    none = [None] * (len(ctx.rest))
+    none: list[Any] = [None if parameters else [], *[None] * 5]  # an empty list has its own place in torch's tree of arguments
     if not any(wanted):
         return (None, None, None, [None] * len(captures), *none)
     grads = torch.ops.attncc.backward(

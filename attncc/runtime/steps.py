@@ -109,28 +109,27 @@ def _blocks(values: Tensor, tile: int, rest: float | bool) -> Tensor:
 
 
 def hold(index: Tensor, table: Tensor, dim: int) -> Tensor:
-    """The index where it lies in [-n, n - 1], the nearest end elsewhere (see `outside`)."""
+    """The index where it lies in [-n, n - 1], the nearest end elsewhere."""
     size = table.shape[dim]
     return index.clamp(-size, size - 1)
 
 
-def outside(index: Tensor, table: Tensor, dim: int) -> Tensor:
-    """Where an index lies neither in [0, n) nor, counted from the end, in [-n, 0)."""
-    size = table.shape[dim]
-    return (index < -size) | (index >= size)
-
-
 def refuse_outside(wrong: Tensor, reads: Sequence[tuple[str, Tensor, int, Tensor]]) -> None:
     """Raise InputError for the first read (name, index, dimension, table) that leaves its table at a wrong pair."""
+    if not wrong.any():
+        return
     for name, index, dim, table in reads:
         size = table.shape[dim]
-        seen = index.expand(wrong.shape)[wrong & outside(index, table, dim)]
+        seen = index.expand(wrong.shape)[wrong]
+        seen = seen[(seen < -size) | (seen >= size)]
         if seen.numel():
+            low, high = int(seen.min()), int(seen.max())
+            place = str(low) if low == high else f"{low} to {high}"
             raise InputError(
-                f"an index of `{name}` leaves its tensor: dimension {dim} has {size} elements, but visible pairs read "
-                f"positions {int(seen.min())} to {int(seen.max())}",
-                hint="mask these pairs, or clamp the index; negative indices down to minus the size count from the end",
+                f"`{name}` has size {size} in dimension {dim}, but is read at {place}",
+                hint="hide these pairs in `mask`, or clamp the index",
             )
+    raise InputError("an int is divided by 0 at a visible pair", hint="hide this pair in `mask`")
 
 
 def add_at(total: Tensor, index: Sequence[Tensor], values: Tensor) -> None:

@@ -27,6 +27,8 @@ MAX_TABLES: Final = 16
 #: Largest stride of a position that 32-bit offsets inside a tile can take.
 MAX_STRIDE: Final = 1 << 22
 ALIGNMENT: Final = 16
+#: Shares of single pairs that the gradient of a general gather holds at a time: 64 MiB.
+PAIRS_AT_ONCE: Final = 1 << 24
 
 Values = dict[str, Any]
 Launch = Callable[..., None]
@@ -62,7 +64,8 @@ def _kernel(emitted: Emitted, device: torch.device) -> Kernel:
     if device.type == "cpu":
         made: Launch = triton_build.interpret(emitted.kernel)
     else:
-        index = torch.cuda.current_device() if device.index is None else device.index
+        index: int | None = device.index
+        index = torch.cuda.current_device() if index is None else index
         made = launch.launcher(triton_build.build(emitted.kernel, launch.target_of(index)), index)
     return Kernel(made, keys, schedule.tile_q, schedule.tile_kv)
 
@@ -159,26 +162,16 @@ class TritonPass:
             values |= _strides(name, tensor)
         kernel = kernels["prepare"]
         kernel.run(-(-q_len // kernel.tile_q) * batch * heads, values)
-        sums: list[Tensor] = []
-        variant = program.variant
-        for name, reads, tile, length, count, last in (
-            ("backward_q", variant.row_sums, "tile_q", q_len, heads, (q_len, 1)),
-            ("backward_kv", variant.column_sums, "tile_kv", kv_len, k.shape[1], (1, kv_len)),
-        ):
-            if name not in kernels:
-                continue
-            kernel = kernels[name]
-            own = [torch.empty((batch, heads, *last), dtype=torch.float32, device=q.device) for _ in reads]
-            values |= {f"grad_sum:{i}:0": _pointer(each) for i, each in enumerate(own)}
-            if program.lists:
-                values |= self.table(program, aligned, name, captures, parameters, values)
-            kernel.run(-(-length // getattr(kernel, tile)) * batch * count, values)
-            sums += own
+        call = _Call(program, aligned, captures, parameters, values, (batch, heads, q_len, kv_len))
+        sums = self.sides(call, kernels, k.shape[1])
+        if "backward_diagonal" in kernels:
+            sums += self.diagonals(call, kernels["backward_diagonal"])
         if batch != k.shape[0]:
             grad_k, grad_v = (g.sum(0, keepdim=True, dtype=torch.float32).to(g.dtype) for g in (grad_k, grad_v))
-        wanted = variant.derivatives.gradients if variant.derivatives is not None else None
-        assert wanted is not None
-        of_captures = self.collect(program, aligned, sums, captures, parameters, (batch, heads, q_len, kv_len))
+        derivatives = program.variant.derivatives
+        assert derivatives is not None
+        wanted = derivatives.gradients
+        of_captures = self.collect(call, kernels, sums)
         narrow = [None if g is None else g.to(c.dtype) for g, c in zip(of_captures, given, strict=True)]
         return (
             grad_q if wanted.q else None,
@@ -187,21 +180,78 @@ class TritonPass:
             narrow,
         )
 
-    def collect(
-        self,
-        program: TritonProgram,
-        aligned: bool,
-        sums: Sequence[Tensor],
-        captures: Sequence[Tensor],
-        parameters: Sequence[int],
-        sizes: tuple[int, int, int, int],
-    ) -> list[Tensor | None]:
-        """The gradients of the captures from the sums of the passes."""
-        if not sums:
-            return [None] * len(captures)
-        collect = self.host(program, aligned, "collect")
-        found: list[Tensor | None] = collect(sums, captures, parameters, *sizes, self.device)
+    def sides(self, call: _Call, kernels: Mapping[str, Kernel], kv_heads: int) -> list[Tensor]:
+        """Launch the passes that own queries and keys; the sums that they make for captures."""
+        batch, heads, q_len, kv_len = call.sizes
+        variant, sums = call.program.variant, []
+        for name, reads, tile, length, count, last in (
+            ("backward_q", variant.row_sums, "tile_q", q_len, heads, (q_len, 1)),
+            ("backward_kv", variant.column_sums, "tile_kv", kv_len, kv_heads, (1, kv_len)),
+        ):
+            if name not in kernels:
+                continue
+            own = [torch.empty((batch, heads, *last), dtype=torch.float32, device=self.device) for _ in reads]
+            values = {**call.values, **{f"grad_sum:{i}:0": _pointer(each) for i, each in enumerate(own)}}
+            values |= self.tabulated(call, name)
+            kernels[name].run(-(-length // getattr(kernels[name], tile)) * batch * count, values)
+            sums += own
+        return sums
+
+    def diagonals(self, call: _Call, kernel: Kernel) -> list[Tensor]:
+        """Sums [B, Hq, Lq + Lkv - 1, 1] along the diagonals of q_idx - kv_idx, from the least."""
+        batch, heads, q_len, kv_len = call.sizes
+        tile = kernel.tile_q
+        q_tiles, kv_tiles = -(-q_len // tile), -(-kv_len // tile)
+        count = q_tiles + kv_tiles - 1
+        reads = call.program.variant.diagonal_sums
+        own = [torch.empty((batch, heads, count, 2, tile), dtype=torch.float32, device=self.device) for _ in reads]
+        values = {**call.values, **{f"grad_sum:{i}:0": _pointer(each) for i, each in enumerate(own)}}
+        values |= self.statistics(call.program, call.aligned, kernel, call.captures, call.parameters, values)
+        kernel.run(count * batch * heads, values)
+        first = kv_tiles * tile - (kv_len - 1)
+        found = []
+        for each in own:  # tile d holds the distances from (d - kv_tiles) * tile, and overlaps the next by half
+            line = each.new_zeros((batch, heads, count + 1, tile))
+            line[:, :, :-1] += each[:, :, :, 0]
+            line[:, :, 1:] += each[:, :, :, 1]
+            found.append(line.view(batch, heads, -1, 1)[:, :, first : first + q_len + kv_len - 1])
         return found
+
+    def tabulated(self, call: _Call, name: str) -> Values:
+        """The table of a pass, where it reads one."""
+        if name not in call.program.lists:
+            return {}
+        return self.table(call.program, call.aligned, name, call.captures, call.parameters, call.values)
+
+    def collect(self, call: _Call, kernels: Mapping[str, Kernel], sums: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients of the captures from what the passes summed, in float32."""
+        if not call.program.variant.loads:
+            return [None] * len(call.captures)
+        collect = self.host(call.program, call.aligned, "collect")
+        totals: list[Tensor | None] = collect(sums, call.captures, call.parameters, *call.sizes, self.device)
+        if "backward_pairs" in kernels:
+            self.add_pairs(call, kernels["backward_pairs"], totals)
+        return totals
+
+    def add_pairs(self, call: _Call, kernel: Kernel, totals: list[Tensor | None]) -> None:
+        """Add the shares of single pairs, a chunk of queries at a time, so that memory stays linear in the length."""
+        batch, heads, q_len, kv_len = call.sizes
+        reads = call.program.variant.pair_sums
+        add = self.host(call.program, call.aligned, "add_pairs")
+        tiles = -(-q_len // kernel.tile_q)
+        per_tile = batch * heads * kernel.tile_q * kv_len * len(reads)
+        chunk = min(tiles, max(1, PAIRS_AT_ONCE // max(1, per_tile)))
+        values = {**call.values, **self.tabulated(call, "backward_pairs"), "chunk_tiles": chunk}
+        shape = (batch, heads, chunk * kernel.tile_q, kv_len)
+        pairs = [torch.empty(shape, dtype=torch.float32, device=self.device) for _ in reads]
+        values |= {f"grad_sum:{i}:0": _pointer(each) for i, each in enumerate(pairs)}
+        for first in range(0, tiles, chunk):
+            rows = min(chunk * kernel.tile_q, q_len - first * kernel.tile_q)
+            for each in pairs:
+                each.zero_()
+            kernel.run(chunk * batch * heads, {**values, "first_tile": first})
+            seen = [each[:, :, :rows] for each in pairs]
+            add(totals, seen, first * kernel.tile_q, call.captures, call.parameters, *call.sizes, self.device)
 
     def table(
         self,
@@ -250,16 +300,45 @@ class TritonPass:
         tensors = tuple(torch.empty(shape, dtype=torch.int32, device=self.device) for shape in shapes)
         filled = {**values, **dict(zip(TABLE_POINTERS, map(_pointer, tensors), strict=True))}
         filled["table_heads"] = heads if by_head else 1
-        statistics = program.variant.test.statistics
-        if statistics:
-            compute = self.host(program, aligned, "statistics")
-            found = compute(captures, parameters, batch, heads, q_len, kv_len, self.device)
-            for statistic, each in zip(statistics, found, strict=True):
-                tile = kernel.tile_q if statistic.axis == "q" else kernel.tile_kv
-                length = q_len if statistic.axis == "q" else kv_len
-                filled |= _statistic(statistic.number, statistic.axis, each, tile, length)
+        filled |= self.statistics(program, aligned, kernel, captures, parameters, values)
         kernel.run(rows, filled)
         return tensors
+
+    def statistics(
+        self,
+        program: TritonProgram,
+        aligned: bool,
+        kernel: Kernel,
+        captures: Sequence[Tensor],
+        parameters: Sequence[int],
+        values: Mapping[str, Any],
+    ) -> Values:
+        """What tile tests need of captured tensors, for the tiles of a kernel."""
+        statistics = program.variant.test.statistics
+        if not statistics:
+            return {}
+        batch, heads, q_len, kv_len = (values[size] for size in ("batch", "heads", "q_len", "kv_len"))
+        compute = self.host(program, aligned, "statistics")
+        found = compute(captures, parameters, batch, heads, q_len, kv_len, self.device)
+        filled: Values = {}
+        for statistic, each in zip(statistics, found, strict=True):
+            tile = kernel.tile_q if statistic.axis == "q" else kernel.tile_kv
+            length = q_len if statistic.axis == "q" else kv_len
+            made = _statistic(statistic.number, statistic.axis, each, tile, length)
+            filled |= made | {"keep": [*filled.get("keep", []), *made["keep"]]}
+        return filled
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One backward call: its program, tensors and argument values."""
+
+    program: TritonProgram
+    aligned: bool
+    captures: Sequence[Tensor]
+    parameters: Sequence[int]
+    values: Values
+    sizes: tuple[int, int, int, int]
 
 
 @dataclass

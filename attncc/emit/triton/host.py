@@ -15,8 +15,8 @@ from attncc.emit.render import KernelSource, tidy
 from attncc.emit.spelling import TORCH
 from attncc.emit.templates import fill, identifiers
 from attncc.emit.triton.expressions import EVERYTHING
-from attncc.emit.triton.kernels import Variant
-from attncc.ir import Expr, Op, Scalar, const
+from attncc.emit.triton.kernels import DISTANCE, Variant, along_diagonal
+from attncc.ir import Q_IDX, Expr, Op, Scalar, const, node, substitute
 
 POSITIONS = (
     "b = torch.arange(batch, device=device)[:, None, None, None]",
@@ -27,11 +27,11 @@ POSITIONS = (
 _WANTED = {Scalar.INDEX: "int64", Scalar.BOOL: "bool", Scalar.FLOAT: "float32"}
 
 
-def emit_host(variant: Variant, sums: Sequence[Expr]) -> KernelSource | None:
-    """The module for a variant; `sums` are the reads whose gradients kernels sum. None where there is nothing to do."""
-    if not variant.test.statistics and not sums:
+def emit_host(variant: Variant) -> KernelSource | None:
+    """The module for a variant; None where there is nothing to do."""
+    if not variant.test.statistics and not variant.loads:
         return None
-    text = _Host(variant).text(sums)
+    text = _Host(variant).text()
     return KernelSource(f"{variant.spec.name}_host", text, hashlib.sha256(text.encode()).hexdigest())
 
 
@@ -41,16 +41,25 @@ class _Host:
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
         spec = variant.spec
-        namer = Namer({*identifiers("triton/host"), "b", "h", "q_idx", "kv_idx"})
-        self.captures = {c.name: namer.take(c.name) for c in spec.captures}
-        parameters = {p.name: namer.take(p.name) for p in spec.parameters}
+        self.namer = Namer({*identifiers("triton/host"), "b", "h", "q_idx", "kv_idx"})
+        self.captures = {c.name: self.namer.take(c.name) for c in spec.captures}
+        parameters = {p.name: self.namer.take(p.name) for p in spec.parameters}
         self.dtypes = dict(zip((c.name for c in spec.captures), variant.problem.capture_dtypes, strict=True))
-        names = ("b", "h", "q_idx", "kv_idx")
+        names = {name: name for name in ("b", "h", "q_idx", "kv_idx")}
         sizes = {name: f"torch.tensor({name})" for name in ("batch", "heads", "q_len", "kv_len")}
-        leaves = {**{name: name for name in names}, **sizes, **parameters}
-        self.printer = Printer(TORCH, namer, leaves, self.read)
+        self.leaves = {**names, **sizes, **parameters}
         self.positions = [*POSITIONS, *(f"{name} = captures[{i}]" for i, name in enumerate(self.captures.values()))]
         self.positions += [f"{n} = torch.tensor(parameters[{i}])" for i, n in enumerate(parameters.values())]
+
+    def printed(self, *roots: Expr, named: bool, along: str = "q_idx") -> tuple[list[Line], dict[Expr, str]]:
+        """The lines and texts of expressions over whole positions; `along` is what stands for q_idx."""
+        printer = Printer(TORCH, self.namer, {**self.leaves, "q_idx": along}, self.read)
+        place = Place("everywhere", EVERYTHING)
+        roots = tuple(dict.fromkeys(roots))
+        if not roots:
+            return [], {}
+        found = printer.print((place,), named=roots) if named else printer.print((place,), *roots)
+        return printer.lines[place.name], {expr: text.text for expr, text in found.items()}
 
     def read(self, load: Expr, index: Sequence[Text]) -> str:
         """A captured value; an index that lies outside reads the nearest end, since no visible pair has it."""
@@ -63,37 +72,53 @@ class _Host:
         have, wanted = self.dtypes[str(load.value)], _WANTED[load.scalar]
         return text if have == wanted or have == "float64" else f"{text}.to(torch.{wanted})"
 
-    def text(self, sums: Sequence[Expr]) -> str:
+    def text(self) -> str:
         """The module as text."""
-        everything = Place("statistics", EVERYTHING)
         roots = [s.expr for s in self.variant.test.statistics]
-        found = self.printer.print((everything,), *roots) if roots else {}
-        values = ", ".join(found[root].text for root in roots)
-        shares = self.shares(sums)
-        values_of = {
+        lines, texts = self.printed(*roots, named=False)
+        values = {
             "docstring": ['"""What torch computes around the kernels of a variant."""', ""],
             "positions": self.positions,
-            "statistics": self.printer.lines.get("statistics", []),
-            "values": values,
-            **shares,
+            "statistics": lines,
+            "values": ", ".join(texts[root] for root in roots),
         }
-        return tidy(fill("triton/host", values_of))
+        return tidy(fill("triton/host", values | self.gradients()))
 
-    def shares(self, sums: Sequence[Expr]) -> dict[str, object]:
+    def gradients(self) -> dict[str, object]:
         """The lines that add each sum to the gradient of its capture."""
-        given = self.variant.derivatives
+        variant, given = self.variant, self.variant.derivatives
         if given is None:
-            return {"totals": [], "shares": [], "results": ""}
-        place = Place("collect", EVERYTHING)
-        derivatives = Derivatives(const(1.0), {load: const(1.0) for load in sums}, given.gradients, given.captures)
-        indices = [i for load in sums for i in load.args if i.op is not Op.CONST]
-        found = self.printer.print((place,), named=list(dict.fromkeys(indices))) if indices else {}
-        texts = {expr: text.text for expr, text in found.items()} | {const(1.0): "1.0"}
-        lines: list[Line] = list(self.printer.lines.get("collect", []))
-        for i, load in enumerate(sums):
+            return {"totals": [], "shares": [], "pair_shares": [], "results": "totals"}
+        along = [node(load.op, _along(load), load.value, load.scalar) for load in variant.diagonal_sums]
+        sides = [*variant.row_sums, *variant.column_sums]
+        shares = self.shares(sides, "sums", 0) + self.shares(along, "sums", len(sides), "distance")
+        rows = zip(given.captures, given.gradients.captures, strict=True)
+        results = [f"grad_{self.captures[name]}" if want else f"no_{i}" for i, (name, want) in enumerate(rows)]
+        nothing = [f"{name} = None" for name in results if name.startswith("no_")]
+        return {
+            "totals": [*given.totals(self.captures), *nothing],
+            "shares": shares,
+            "pair_shares": self.shares(variant.pair_sums, "pairs", 0),
+            "results": ", ".join(results) + ("," if len(results) == 1 else ""),
+        }
+
+    def shares(self, loads: Sequence[Expr], source: str, first: int, along: str = "q_idx") -> list[Line]:
+        """The lines that add sums, from number `first`, at the indices of these reads."""
+        given = self.variant.derivatives
+        assert given is not None
+        lines, texts = self.printed(
+            *(i for e in loads for i in e.args if i.op is not Op.CONST), named=True, along=along
+        )
+        texts |= {const(1.0): "1.0"}
+        for i, load in enumerate(loads):
             one = Derivatives(const(1.0), {load: const(1.0)}, given.gradients, given.captures)
-            lines.append(Line(f"grad_score = sums[{i}]"))
+            lines.append(Line(f"grad_score = {source}[{first + i}]"))
             lines += capture_gradient_lines(one, texts, self.captures)
-        wanted = [name if want else "None" for name, want in zip(self.captures, given.gradients.captures, strict=True)]
-        results = [name if name == "None" else f"grad_{self.captures[name]}" for name in wanted]
-        return {"totals": derivatives.totals(self.captures), "shares": lines, "results": ", ".join(results)}
+        return lines
+
+
+def _along(load: Expr) -> tuple[Expr, ...]:
+    """The indices of a read along diagonals, with q_idx in the place of the distance."""
+    indices = along_diagonal(load)
+    assert indices is not None
+    return tuple(substitute(index, {DISTANCE: Q_IDX}) for index in indices)

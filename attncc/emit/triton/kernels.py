@@ -17,6 +17,8 @@ from attncc.emit.kernel import Argument
 from attncc.emit.printer import Place
 from attncc.emit.triton.expressions import EVERYTHING, pointer_type
 from attncc.emit.triton.plan import (
+    STORE_PAIRS,
+    SUM_TILES,
     Draft,
     Drawn,
     Role,
@@ -31,10 +33,13 @@ from attncc.emit.triton.plan import (
     stride_arguments,
 )
 from attncc.emit.triton.visits import KEYS, QUERIES, TABLE_POINTERS, Visits, visits
-from attncc.ir import TRUE, AttentionSpec, Expr, Scalar
+from attncc.ir import KV_IDX, Q_IDX, TRUE, AttentionSpec, Expr, Op, Scalar, apply, param, substitute
+from attncc.passes import simplify
 from attncc.schedule import Problem
 
 SIZES: Final = ("batch", "heads", "group", "q_len", "kv_len")
+#: q_idx - kv_idx, where indices are written along diagonals.
+DISTANCE: Final = param("distance")
 #: Tiles that a program of `list_tiles` looks at together.
 CHUNK: Final = 128
 
@@ -61,9 +66,16 @@ class Variant:
         return tuple(load for load in self.loads if depends_on(load) & {"q_idx", "kv_idx"} == {"kv_idx"})
 
     @property
+    def diagonal_sums(self) -> tuple[Expr, ...]:
+        """The reads whose index changes with q_idx - kv_idx, and with neither alone."""
+        both = [load for load in self.loads if depends_on(load) >= {"q_idx", "kv_idx"}]
+        return tuple(load for load in both if along_diagonal(load) is not None)
+
+    @property
     def pair_sums(self) -> tuple[Expr, ...]:
-        """The reads whose index changes with both positions."""
-        return tuple(load for load in self.loads if depends_on(load) >= {"q_idx", "kv_idx"})
+        """The reads whose index changes with both positions, in any other way."""
+        both = [load for load in self.loads if depends_on(load) >= {"q_idx", "kv_idx"}]
+        return tuple(load for load in both if along_diagonal(load) is None)
 
     @property
     def loads(self) -> tuple[Expr, ...]:
@@ -74,6 +86,13 @@ class Variant:
 def depends_on(load: Expr) -> frozenset[str]:
     """The inputs with which the index of a read changes."""
     return frozenset[str]().union(*(depends(index) for index in load.args))
+
+
+def along_diagonal(load: Expr) -> tuple[Expr, ...] | None:
+    """The indices of a read in terms of b, h and the parameter `distance`, q_idx - kv_idx; None where they are not."""
+    shifted = {Q_IDX: apply(Op.ADD, KV_IDX, DISTANCE)}
+    indices = tuple(simplify(substitute(index, shifted)) for index in load.args)
+    return None if any("kv_idx" in depends(index) for index in indices) else indices
 
 
 def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
@@ -160,16 +179,76 @@ def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[
     return Drawn(values, _backward_arguments(variant, ("grad_k_ptr", "grad_v_ptr"), extra, ("dk", "dv")))
 
 
+def backward_pairs(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
+    """The pass that writes out each pair's share in the gradients of captures that both positions index."""
+    draft = Draft(variant.spec, variant.problem, "triton/backward_pairs", readable=readable)
+    tiles = visits(variant.test, KEYS)
+    sums = variant.pair_sums
+    drawn = draw_loops(draft, "q_idx", tiles, variant.derivatives, sums, STORE_PAIRS)
+    extra = [*draft.capture_arguments(*drawn.roots), *_table(tiles), *_sum_arguments(sums)]
+    problem = variant.problem
+    values = common_values(draft, schedule, docstring) | {
+        "arguments": argument_lines(extra),
+        "q_mask": edge_mask("q_row", "q_len", "in_head", problem.head_dim),
+        "out_mask": edge_mask("q_row", "q_len", "in_value", problem.value_dim),
+        **_loop_values(draft, tiles, drawn.loops, problem),
+    }
+    arguments = (*_backward_arguments(variant, (), extra, ()), *map(size, ("first_tile", "chunk_tiles")))
+    return Drawn(values, arguments)
+
+
+def backward_diagonal(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
+    """The pass that sums along diagonals; its tiles are square."""
+    draft = Draft(variant.spec, variant.problem, "triton/backward_diagonal", readable=readable)
+    test, problem, sums = variant.test, variant.problem, variant.diagonal_sums
+    drawn = draw_loops(draft, "q_idx", visits(variant.test, KEYS), variant.derivatives, sums, SUM_TILES)
+    tables, reads = statistics_of(draft, test, {"q": "q_tile_index", "kv": "kv_tile_index"})
+    place = Place("test", EVERYTHING)
+    visit = draft.printer.print((place,), test.visit)[test.visit].text
+    extra = [*draft.capture_arguments(*drawn.roots, test.visit), *tables, *_sum_arguments(sums)]
+    loops = _loop_values(draft, visits(test, KEYS), drawn.loops, problem)
+    turn = "tl.gather(grad_sum{0}, turned, 1)"
+    stores = [
+        line.format(i)
+        for i in range(len(sums))
+        for line in (
+            f"sums{{0}} = {turn}",
+            "tl.store(grad_sum{0}_ptr + result_at + TILE_Q, tl.sum(tl.where(ahead, sums{0}, 0.0), 0))",
+            "tl.store(grad_sum{0}_ptr + result_at, tl.sum(tl.where(ahead, 0.0, sums{0}), 0))",
+        )
+    ]
+    values = (
+        common_values(draft, schedule, docstring)
+        | loops
+        | {
+            "arguments": argument_lines(extra),
+            "sum_starts": [f"grad_sum{i} = tl.zeros([TILE_Q, TILE_KV], tl.float32)" for i in range(len(sums))],
+            "sum_stores": stores,
+            "test": [*reads, *draft.printer.lines["test"]],
+            "visit": visit,
+            "walk": {**drawn.loops[0], **load_lines(problem, True)},
+        }
+    )
+    return Drawn(values, _backward_arguments(variant, (), extra, ()))
+
+
+def statistics_of(
+    draft: Draft, test: TileTest, tiles: Mapping[str, str]
+) -> tuple[list[tuple[Argument, Role]], list[str]]:
+    """The arguments and the lines that read what a tile test needs of captured tensors, at the tiles named by axis."""
+    arguments = [pair for statistic in test.statistics for pair in _statistic_arguments(statistic)]
+    names = {str(p.value): f"stat{s.number}_{word}" for s in test.statistics for word, p in _words(s)}
+    draft.printer.leaves = {**draft.printer.leaves, **names}
+    return arguments, [_read_statistic(s, word, tiles[s.axis]) for s in test.statistics for word, _ in _words(s)]
+
+
 def list_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool, readable: bool) -> Drawn:
     """The kernel that fills a table: for each tile of one axis, the tiles of the other that are visited."""
     draft = Draft(variant.spec, variant.problem, "triton/tiles", readable=readable)
     test = variant.test
-    tables = [pair for statistic in test.statistics for pair in _statistic_arguments(statistic)]
-    names = {str(p.value): f"stat{s.number}_{word}" for s in test.statistics for word, p in _words(s)}
-    draft.printer.leaves = {**draft.printer.leaves, **names}
+    tables, reads = statistics_of(draft, test, {"q": "q_tile", "kv": "kv_tile"})
     place = Place("body", EVERYTHING)
     texts = draft.printer.print((place,), test.visit, test.full)
-    reads = [_read_statistic(s, word) for s in test.statistics for word, _ in _words(s)]
     extra = [*draft.capture_arguments(test.visit, test.full), *tables]
     lines = draft.printer.lines
     values = common_values(draft, schedule, ("The tiles that a mask visits.",)) | {
@@ -211,9 +290,9 @@ def _statistic_arguments(statistic: Statistic) -> list[tuple[Argument, Role]]:
     return made + strides
 
 
-def _read_statistic(statistic: Statistic, word: str) -> str:
+def _read_statistic(statistic: Statistic, word: str, tile: str) -> str:
     name = f"stat{statistic.number}"
-    at = f"b * {name}_stride_b + h * {name}_stride_h + {'q_tile' if statistic.axis == 'q' else 'kv_tile'}"
+    at = f"b * {name}_stride_b + h * {name}_stride_h + {tile}"
     return f"{name}_{word} = tl.load({name}_{word}_ptr + {at})"
 
 

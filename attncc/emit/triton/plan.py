@@ -148,14 +148,28 @@ class Loops:
     roots: tuple[Expr, ...]  # every expression that was printed
 
 
-def draw_loops(draft: Draft, owned: str, tiles: Visits, derivatives: Derivatives | None, sums: Sequence[Expr]) -> Loops:
-    """Print both loops of a kernel that owns `owned`. `sums` are the reads of captures whose gradients it sums."""
+#: How a kernel takes its share of the gradient of a captured read: number {0}, text of the share {1}.
+SUM_ROWS: Final = "grad_sum{0} += tl.sum({1}, 1)"
+SUM_TILES: Final = "grad_sum{0} += {1}"
+STORE_PAIRS: Final = "tl.store(grad_sum{0}_ptr + pair_at, {1}, mask=stored)"
+
+
+def draw_loops(
+    draft: Draft,
+    owned: str,
+    tiles: Visits,
+    derivatives: Derivatives | None,
+    sums: Sequence[Expr],
+    take: str = SUM_ROWS,
+) -> Loops:
+    """Print both loops of a kernel that owns `owned`. `sums` are the reads of captures whose gradients it takes."""
     spec = draft.spec
     exponent = guarded_exponent(draft)
     by_load = {load: derivatives.by_load[load] for load in sums} if derivatives is not None else {}
     flows = (derivatives.by_score,) if derivatives is not None else ()
     roots = (exponent, *by_load.values(), *flows)
-    loops = tuple(_draw_loop(draft, owned, masked, tiles, exponent, flows, by_load) for masked in (True, False))
+    flows = () if take is not SUM_ROWS else flows
+    loops = tuple(_draw_loop(draft, owned, masked, tiles, exponent, flows, by_load, take) for masked in (True, False))
     return Loops(loops, (*roots, spec.mask))
 
 
@@ -174,6 +188,7 @@ def _draw_loop(
     exponent: Expr,
     flows: Sequence[Expr],
     by_load: Mapping[Expr, Expr],
+    take: str,
 ) -> dict[str, object]:
     printer, spec = draft.printer, draft.spec
     place = body("partial" if masked else "full")
@@ -187,7 +202,7 @@ def _draw_loop(
     roots = () if exponent is SCORE_LOG2 else (exponent,)
     texts = printer.print(chain, *roots, *by_load.values(), *flows, named=visible)
     where = " & ".join(["in_range", *(texts[mask].text for mask in visible)])
-    gradients, grad_dot = _gradients(flows, by_load, texts, where if masked else None)
+    gradients, grad_dot = _gradients(flows, by_load, texts, where if masked else None, take)
     return {
         "masked": masked,
         "title": "tiles that the mask cuts, or that reach past the end"
@@ -204,7 +219,11 @@ def _draw_loop(
 
 
 def _gradients(
-    flows: Sequence[Expr], by_load: Mapping[Expr, Expr], texts: Mapping[Expr, Text], where: str | None
+    flows: Sequence[Expr],
+    by_load: Mapping[Expr, Expr],
+    texts: Mapping[Expr, Text],
+    where: str | None,
+    take: str,
 ) -> tuple[list[Line], str]:
     """The lines behind the gradient of the modified score, and the name of that of the dot products.
 
@@ -217,7 +236,7 @@ def _gradients(
         text = f"grad_score * {texts[derivative].at(Level.UNARY)}"
         return text if where is None or derivative.op is Op.CONST else f"tl.where({where}, {text}, 0.0)"
 
-    lines = [Line(f"grad_sum{i} += tl.sum({product(share)}, 1)") for i, share in enumerate(by_load.values())]
+    lines = [Line(take.format(i, product(share))) for i, share in enumerate(by_load.values())]
     if not flows or flows[0] is const(1.0):
         return lines, "grad_score"
     return [*lines, Line(f"grad_dot = {product(flows[0])}")], "grad_dot"

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attncc.emit.kernel import TritonKernel
 from attncc.emit.render import KernelSource, docstring, tidy
 from attncc.emit.templates import fill
 from attncc.emit.triton.host import emit_host
-from attncc.emit.triton.kernels import Variant, backward_kv, backward_q, forward, list_tiles, prepare
+from attncc.emit.triton.kernels import (
+    Variant,
+    backward_diagonal,
+    backward_kv,
+    backward_pairs,
+    backward_q,
+    forward,
+    list_tiles,
+    prepare,
+)
 from attncc.emit.triton.plan import Drawn, Role, TritonSchedule
-from attncc.errors import UnsupportedError
-from attncc.ir import TRUE, Expr
+from attncc.ir import TRUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +49,10 @@ def emit_prepare(variant: Variant, schedule: TritonSchedule) -> Emitted:
     return _emit("prepare", schedule, variant, lambda readable: prepare(variant, schedule, readable=readable))
 
 
-def emit_backward_q(variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
-    """The pass backward in which a program owns a tile of queries."""
-    lines = docstring(variant.spec.name, text, schedule.reasons, "backward over queries, Triton")
-    return _emit(
-        "backward_q", schedule, variant, lambda readable: backward_q(variant, schedule, lines, readable=readable)
-    )
-
-
-def emit_backward_kv(variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
-    """The pass backward in which a program owns a tile of keys."""
-    lines = docstring(variant.spec.name, text, schedule.reasons, "backward over keys, Triton")
-    return _emit(
-        "backward_kv", schedule, variant, lambda readable: backward_kv(variant, schedule, lines, readable=readable)
-    )
+def _emit_pass(name: str, draw: Callable[..., Drawn], variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
+    """A pass backward."""
+    lines = docstring(variant.spec.name, text, schedule.reasons, f"{name.replace('_', ' over ')}, Triton")
+    return _emit(name, schedule, variant, lambda readable: draw(variant, schedule, lines, readable=readable))
 
 
 def emit_list_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool) -> Emitted:
@@ -125,15 +123,13 @@ class Schedules:
 class TritonProgram:
     """Every kernel that a pass of a variant launches, and the part that torch computes.
 
-    `lists` are the tables of tiles, by the pass that reads them. `sums` are the reads of captures whose gradients
-    the passes sum, those of queries first.
+    `lists` are the kernels that fill tables of tiles, by the pass that reads them.
     """
 
     variant: Variant
     passes: Mapping[str, Emitted]
     lists: Mapping[str, Emitted]
     host: KernelSource | None
-    sums: tuple[Expr, ...] = ()
 
     @property
     def text(self) -> str:
@@ -147,27 +143,32 @@ def emit_program(variant: Variant, schedules: Schedules, text: str) -> TritonPro
     """The kernels of the forward pass, or of the backward pass where the variant has derivatives."""
     if variant.derivatives is None:
         passes = {"forward": emit_forward(variant, schedules.forward, text)}
-        return TritonProgram(variant, passes, _lists(variant, passes), emit_host(variant, ()))
-    if variant.pair_sums:
-        reads = ", ".join(sorted({f"`{load.value}`" for load in variant.pair_sums}))
-        raise UnsupportedError(
-            f"the Triton back end has no gradient yet of a capture that is indexed by q_idx and kv_idx: {reads}",
-            hint='use backend="torch"',
-        )
+        return TritonProgram(variant, passes, _lists(variant, passes), emit_host(variant))
     passes = {"prepare": emit_prepare(variant, schedules.backward_q)}
     gradients = variant.derivatives.gradients
     if gradients.q or variant.row_sums:
-        passes["backward_q"] = emit_backward_q(variant, schedules.backward_q, text)
+        passes["backward_q"] = _emit_pass("backward_q", backward_q, variant, schedules.backward_q, text)
     if gradients.k or gradients.v or variant.column_sums:
-        passes["backward_kv"] = emit_backward_kv(variant, schedules.backward_kv, text)
-    sums = (*variant.row_sums, *variant.column_sums)
-    return TritonProgram(variant, passes, _lists(variant, passes), emit_host(variant, sums), sums)
+        passes["backward_kv"] = _emit_pass("backward_kv", backward_kv, variant, schedules.backward_kv, text)
+    if variant.diagonal_sums:
+        square = square_tiles(schedules.backward_q)
+        passes["backward_diagonal"] = _emit_pass("backward_diagonal", backward_diagonal, variant, square, text)
+    if variant.pair_sums:
+        passes["backward_pairs"] = _emit_pass("backward_pairs", backward_pairs, variant, schedules.backward_q, text)
+    return TritonProgram(variant, passes, _lists(variant, passes), emit_host(variant))
+
+
+def square_tiles(schedule: TritonSchedule) -> TritonSchedule:
+    """The schedule with square tiles, as sums along diagonals need them."""
+    side = min(schedule.tile_q, schedule.tile_kv)
+    reason = f"tiles are {side} x {side}: sums along diagonals need squares"
+    return replace(schedule, tile_q=side, tile_kv=side, reasons=(*schedule.reasons, reason))
 
 
 def _lists(variant: Variant, passes: Mapping[str, Emitted]) -> dict[str, Emitted]:
     """A table for each pass that walks tiles, where the mask lets any be skipped."""
     if variant.test.visit is TRUE and variant.test.full is TRUE:
         return {}
-    walking = [name for name in passes if name != "prepare"]
+    walking = [name for name in passes if name not in ("prepare", "backward_diagonal")]
     owners = {name: name != "backward_kv" for name in walking}
     return {n: emit_list_tiles(variant, passes[n].schedule, owns_queries=owns) for n, owns in owners.items()}

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch.overrides import TorchFunctionMode
 
+from attncc.errors import AttnccError
 from attncc.frontend import activations, refusals, shapes, torch_functions
 from attncc.frontend.algebra import POINTWISE, Pointwise
 from attncc.frontend.indexing import broadcast, index
@@ -73,9 +74,10 @@ class Dispatch(TorchFunctionMode):
             return args[0]
         if not traced and not (name in NUMBERS and any(type(leaf) is TracedInt for leaf in leaves)):
             return self._on_captures(func, name, args, named)
-        if not torch.is_grad_enabled():
-            hint = "detach the captured tensor instead: `t.detach()[h]`"
-            self.tracer.refuse("gradients cannot be switched off for a part of the score", hint)
+        if not torch.is_grad_enabled() and "::" not in name:
+            hint = "detach a captured tensor instead, `t.detach()[h]`, and call torch's own functions"
+            message = "gradients are switched off here (torch.no_grad, or an autograd function), which cannot be compiled"
+            self.tracer.refuse(message, hint)
         return self._on_traced(func, name, args, named)
 
     # Calls with traced values.
@@ -145,6 +147,8 @@ class Dispatch(TorchFunctionMode):
 
         try:
             return shapes.STRUCTURED[name](self.tracer, *replaced(args, given), **replaced(kwargs, given))
+        except AttnccError:
+            raise
         except (TypeError, RuntimeError, IndexError, ValueError) as error:
             self.tracer.refuse(f"`{shown(name)}` is called in a way that cannot be compiled: {error}")
 

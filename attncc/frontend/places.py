@@ -22,8 +22,11 @@ import torch
 from attncc.source import Source, Span
 
 OURS = str(Path(__file__).parent)
+#: What this room calls; the gallery and the faces of attncc are code like the user's.
+BELOW = tuple(str(Path(__file__).parents[1] / name) for name in ("ir", "errors.py", "source.py"))
 TORCH = str(Path(torch.__file__).parent)
 STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), str(Path(ast.__file__).parent)})
+GENERATING = ("attncc.frontend", "attncc.ir", "attncc.errors", "attncc.source")
 Region = tuple[int, int, int, int]  # first line, last line, first column, last column; columns in UTF-8 bytes
 
 
@@ -32,9 +35,18 @@ def is_library(filename: str) -> bool:
     """Whether code of this file is torch, the standard library or this room: never the user's."""
     if filename.startswith("<frozen "):
         return True
-    if filename.startswith((OURS, TORCH)):
+    if filename.startswith((OURS, TORCH, *BELOW)):
         return True
     return filename.startswith(STANDARD) and "site-packages" not in filename and "dist-packages" not in filename
+
+
+def is_library_frame(frame: FrameType) -> bool:
+    """Whether a frame runs library code, generated code such as a dataclass's constructor included."""
+    filename = frame.f_code.co_filename
+    if filename != "<string>":
+        return is_library(filename)
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.startswith(GENERATING) or module.partition(".")[0] in ("torch", *sys.stdlib_module_names)
 
 
 class Places:
@@ -53,7 +65,7 @@ class Places:
             filename = current.f_code.co_filename
             if not is_library(filename):
                 return current
-            if library is None and not filename.startswith(OURS):
+            if library is None and not filename.startswith((OURS, *BELOW)):
                 library = current
             current = current.f_back
         return library

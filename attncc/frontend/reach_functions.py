@@ -131,7 +131,8 @@ def _cells(walk: Walk, value: types.FunctionType, rebuilt: types.FunctionType | 
         elif mine is cell:
             walk.pin(content, name)
         else:
-            found = walk.visit(content, name)
+            shared = type(content) is int
+            found = walk.number((id(cell), None), content, name) if shared else walk.visit(content, name)
             if mine is not None:
                 mine.cell_contents = found
 
@@ -165,7 +166,8 @@ def _globals(walk: Walk, value: types.FunctionType, known: Scan, rebuilt: types.
         elif name in known.rebound:
             walk.pin(content, name)
         else:
-            found = walk.visit(content, name)
+            shared = type(content) is int
+            found = walk.number((id(scope), name), content, name) if shared else walk.visit(content, name)
             if rebuilt is not None and found is not content:
                 rebuilt.__globals__[name] = found
     for name in known.modules:

@@ -22,7 +22,7 @@ import torch
 from attncc.errors import InputError, LanguageError
 from attncc.frontend.declarations import declared_dims
 from attncc.frontend.dispatch import Dispatch
-from attncc.frontend.places import is_library
+from attncc.frontend.places import is_library_frame
 from attncc.frontend.reach import reach
 from attncc.frontend.recordings import Program, compose
 from attncc.frontend.results import finished, user_error
@@ -224,10 +224,10 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 @contextmanager
 def _watching(executed: set[CodeType]) -> Iterator[None]:
-    """Collect the code of every Python function that runs in this thread."""
+    """Collect the code of every Python function of the user's that runs in this thread."""
 
     def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call":
+        if event == "call" and not is_library_frame(frame):
             executed.add(frame.f_code)
 
     before = sys.getprofile()
@@ -242,7 +242,7 @@ def _check_executed(walk: Walk, tracer: Tracer, executed: set[CodeType]) -> None
     """Code that ran, but that the walk did not see, may read anything."""
     known = {nested for code in walk.codes for nested in _nested(code)}
     for code in executed:
-        if code not in known and not is_library(code.co_filename):
+        if code not in known:
             tracer.opaque = tracer.opaque or f"`{code.co_name}` is called in a way that cannot be followed"
             return
 

@@ -216,15 +216,9 @@ class Tracer:
         for size in shape:
             count *= size
         if count > MAX_ELEMENTS:
-            name = gather.source.name
-            hint = (
-                f"index it, as in `{name}[{', '.join(['q_idx'] * len(gather.index))}]`, or compute this before the call"
-            )
-            self.refuse(
-                f"this needs {count} elements of `{name}` for every pair; at most {MAX_ELEMENTS} are unrolled",
-                hint,
-                limit=True,
-            )
+            message = f"this needs {count} elements of `{gather.source.name}` for every pair; at most {MAX_ELEMENTS} are unrolled"
+            hint = "index every dimension, or compute this before the call and capture the result"
+            self.refuse(message, hint, limit=True)
         return Grid(shape, tuple(self.load(gather.source, index) for index in _indices(gather, shape)))
 
 

@@ -52,6 +52,7 @@ class Walk:
         self.again = False
         self.pinned = 0
         self.depth = 0
+        self._numbers: dict[tuple[int, object], tuple[int, object]] = {}
         self._seen: dict[tuple[int, bool], tuple[int, object]] = {}
 
     def visit(self, value: Any, name: str) -> object:
@@ -87,6 +88,18 @@ class Walk:
         self.tensors.append(value)
         self.tensor_names.append(name)
         return True
+
+    def number(self, place: tuple[int, object], value: int, name: str) -> object:
+        """Go through a number by its place: functions that share a variable share what stands for it."""
+        if self.pinned:
+            return self.visit(value, name)
+        found = self._numbers.get(place)
+        if found is None:
+            # Places are known by identity only while their owner is alive, as it is during the walk.
+            found = self._numbers[place] = len(self._numbers), self.visit(value, name)
+        else:
+            self.facts += "shared", found[0]
+        return found[1]
 
     def once(self, value: object) -> tuple[int, object] | None:
         """The number and the replacement of what was met before; None, and it is met now."""

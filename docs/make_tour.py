@@ -1,7 +1,7 @@
 """Writes the generated parts of tour.md: `python docs/make_tour.py` from the root of the repository.
 
-The prose is in tour.md itself. Between `<!-- generated: NAME -->` and `<!-- end -->` stands what the function NAME of this
-file returns; a test compares, so that the page cannot drift from the code.
+The prose is in tour.md itself. Between `<!-- generated: NAME -->` and `<!-- end -->` stands what the function NAME of
+this file returns; a test compares, so that the page cannot drift from the code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attncc.analysis import Interval, classify, depends
 from attncc.ir import Op, postorder, print_expr
 from attncc.passes import derive, simplify
 from attncc.report.blocks import draw_blocks
-from attncc.schedule import TORCH_CPU, Gradients, Problem
+from attncc.schedule import TORCH_CPU, Facts, Gradients, Problem
 
 PAGE = Path(__file__).with_name("tour.md")
 PLACE = re.compile(r"(<!-- generated: (\w+) -->\n```(\w+)\n).*?(\n```\n<!-- end -->)", re.DOTALL)
@@ -56,7 +56,8 @@ def variant() -> attncc.Variant:
 def stages() -> dict[str, object]:
     """What each stage of the compiler returns, by name."""
     seen: dict[str, object] = {}
-    problem = Problem(heads=4, kv_heads=4, capture_dtypes=("float32",), gradients=Gradients(captures=(True,)))
+    sizes = {"heads": 4, "kv_heads": 4, "facts": Facts(1, 2048, 2048, ((4,),), (256,))}
+    problem = Problem(capture_dtypes=("float32",), gradients=Gradients(captures=(True,)), **sizes)
     seen["lowered"] = pipeline.lower(variant().spec, problem, TORCH_CPU, observe=seen.__setitem__)
     return seen
 
@@ -80,7 +81,7 @@ def nodes() -> str:
     for expr, i in number.items():
         args = " ".join(f"%{number[arg]}" for arg in expr.args)
         what = f"{expr.op.value} {expr.value if expr.value is not None else ''}".strip()
-        rows.append(f"%{i:<2} {str(expr.scalar):<5}  {what:<15} {args}".rstrip())
+        rows.append(f"%{i:<2} {expr.scalar!s:<5}  {what:<15} {args}".rstrip())
     return "\n".join(rows)
 
 
@@ -148,15 +149,18 @@ def result() -> str:
     q, k, v = (torch.randn(1, 4, 600, 32, requires_grad=True) for _ in range(3))
     slopes = torch.rand(4, requires_grad=True)
     wanted = (q, k, v, slopes)
-    ours, theirs = (
-        (out := variant()(q, k, v, slopes=slopes, backend=backend), *torch.autograd.grad(out.square().sum(), wanted))
-        for backend in ("torch", "reference")
-    )
+    ours, theirs = (_out_and_gradients(backend, wanted) for backend in ("torch", "reference"))
     rows = []
     for name, one, other in zip(("out", "grad q", "grad k", "grad v", "grad slopes"), ours, theirs, strict=True):
         close = torch.allclose(one, other, rtol=1e-4, atol=1e-5 * max(1.0, float(other.abs().max())))
-        rows.append(f"{name:<12} {str(list(one.shape)):<16} agrees: {close}")
+        rows.append(f"{name:<12} {list(one.shape)!s:<16} agrees: {close}")
     return "\n".join(rows)
+
+
+def _out_and_gradients(backend: str, wanted: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    q, k, v, slopes = wanted
+    out = variant()(q, k, v, slopes=slopes, backend=backend)
+    return [out.detach(), *torch.autograd.grad(out.square().sum(), wanted)]
 
 
 def explanation() -> str:

@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from attncc.api.inputs import check_inputs
+from attncc.api.lowering import make_call, run
+from attncc.api.options import check_options
 from attncc.api.program import Function, read_functions
 from attncc.api.variant import Variant
 from attncc.errors import InputError
@@ -19,20 +22,38 @@ def compile(score_mod: Function | None = None, mask_mod: Function | None = None,
 
     Raises LanguageError, with the place in the functions, for what has no meaning or cannot be compiled.
     """
-    for role, function in (("score_mod", score_mod), ("mask_mod", mask_mod)):
-        if function is not None and not callable(function):
-            hint = "attncc.load takes a path, attncc.loads a text" if isinstance(function, str | Path) else None
-            raise InputError(f"`{role}` must be a function, but is a {type(function).__name__}", hint=hint)
+    check_functions(score_mod, mask_mod)
     spec = read_functions(score_mod, mask_mod, name).program.spec
     return Variant(spec, score_mod=score_mod, mask_mod=mask_mod)
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, score_mod: Function | None = None, mask_mod: Function | None = None, **options: Any
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    score_mod: Function | None = None,
+    mask_mod: Function | None = None,
+    *,
+    name: str | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+    backend: str = "auto",
+    block_m: int | None = None,
+    block_n: int | None = None,
+    deterministic: bool | None = None,
+    check_bounds: bool | None = None,
+    **captures_and_params: Any,
 ) -> Any:
-    """One call: `compile(score_mod, mask_mod)(q, k, v, **options)`. What was compiled is remembered, so that new
-    closures with the same code, in each training step say, cost only a look-up."""
-    return compile(score_mod, mask_mod, name=options.pop("name", None))(q, k, v, **options)
+    """One call of `compile(score_mod, mask_mod)`, with the arguments of a call.
+
+    What was compiled is remembered: new closures with the same code, in each training step say, cost only a look-up.
+    """
+    check_functions(score_mod, mask_mod)
+    options = check_options(backend, block_m, block_n, deterministic, check_bounds)
+    inputs = check_inputs(q, k, v, scale)
+    reading = read_functions(score_mod, mask_mod, name, inputs.q.device).with_values(captures_and_params)
+    out, lse = run(make_call(reading, inputs, options))
+    return (out, lse) if return_lse else out
 
 
 def load(path: str | Path, **values: Any) -> Variant:
@@ -44,6 +65,14 @@ def loads(text: str, **values: Any) -> Variant:
     """The variant in a text, with these parameters and captured tensors; reading it runs no code."""
     _check_text(text)
     return _from_text(Source("<string>", text), values)
+
+
+def check_functions(score_mod: object, mask_mod: object) -> None:
+    """Raise InputError for anything that is neither a function nor None."""
+    for role, function in (("score_mod", score_mod), ("mask_mod", mask_mod)):
+        if function is not None and not callable(function):
+            hint = "attncc.load takes a path, attncc.loads a text" if isinstance(function, str | Path) else None
+            raise InputError(f"`{role}` must be a function, but is a {type(function).__name__}", hint=hint)
 
 
 def _check_text(text: object) -> None:

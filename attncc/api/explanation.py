@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from attncc import pipeline
 from attncc.analysis import TileTest, depends, tile_test
 from attncc.api.lowering import Call, lowered
-from attncc.api.program import Function
-from attncc.frontend import fingerprint
-from attncc.ir import AttentionSpec, Expr, Op, postorder, print_expr, print_spec
+from attncc.api.values import spell
+from attncc.ir import TRUE, AttentionSpec, Expr, Op, Scalar, postorder, print_expr, print_spec
 from attncc.passes import lift, simplify
 from attncc.report import explain as report
 from attncc.runtime import tiles
@@ -21,7 +19,7 @@ SKIP, PARTIAL, FULL = 0, 1, 2
 MAX_HEADS = 64
 
 
-def explain_call(call: Call, functions: tuple[Function | None, Function | None]) -> report.Explanation:
+def explain_call(call: Call) -> report.Explanation:
     """What this call skips, computes and copies, and why."""
     found, spec = lowered(call), call.program.spec
     counter = _Counter(call, found.schedule.tile_q, found.schedule.tile_kv)
@@ -40,7 +38,7 @@ def explain_call(call: Call, functions: tuple[Function | None, Function | None])
         schedule=tuple(found.schedule.reasons),
         copies=tuple(_copies(call)),
         deterministic=_determinism(reference),
-        watched=_watched(functions),
+        watched=_watched(call),
         notes=("the reference computes every pair: the tiles above are those of the compiled back end",)
         if reference
         else (),
@@ -106,11 +104,13 @@ def _statistics(test: TileTest) -> tuple[report.Statistic, ...]:
 
 def _conditions(spec: AttentionSpec, counter: _Counter) -> Iterator[report.Condition]:
     """The parts of the mask that must all hold, each with what it alone skips."""
+    written = {simplify(expr): origin.span for expr, origin in spec.origins.items() if expr.scalar is Scalar.BOOL}
     for term in _conjuncts(lift(spec).mask):
-        if term.op is Op.CONST and term.value is True:
+        if term is TRUE:
             continue
-        span = spec.origins[term].span if term in spec.origins else None
-        skips = counter.count(tile_test(simplify(term))).skipped
+        simple = simplify(term)
+        span = written.get(simple)
+        skips = counter.count(tile_test(simple)).skipped
         yield report.Condition(print_expr(term), span.place if span else None, span.text if span else None, skips)
 
 
@@ -127,8 +127,6 @@ def _conjuncts(mask: Expr) -> list[Expr]:
 
 
 def _captures(call: Call, found: pipeline.Lowered) -> Iterator[report.CaptureUse]:
-    from attncc.api.values import spell  # late: values imports what this module does not need otherwise
-
     spec = call.program.spec
     for capture, tensor in zip(spec.captures, call.captures, strict=True):
         in_score, in_mask = (_loads(root, capture.name) for root in (found.canonical.score, found.canonical.mask))
@@ -167,11 +165,10 @@ def _copies(call: Call) -> Iterator[str]:
 def _determinism(reference: bool) -> str:
     if reference:
         return "as torch's own dense operations are"
-    asked = "torch.use_deterministic_algorithms is set" if torch.are_deterministic_algorithms_enabled() else "always so"
-    return f"yes, {asked}: every result is summed in one fixed order"
+    return "yes: every result is summed in one fixed order"
 
 
-def _watched(functions: tuple[Function | None, Function | None]) -> tuple[str, ...]:
-    if all(function is None for function in functions) or fingerprint(*functions) is not None:
-        return ()
-    return ("the functions capture something that cannot be fingerprinted, so they are traced in each call",)
+def _watched(call: Call) -> tuple[str, ...]:
+    """What keeps the functions from being recognised, so that each call traces them again."""
+    traced = call.program.traced
+    return () if traced is None or traced.opaque is None else (traced.opaque,)

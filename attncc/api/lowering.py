@@ -9,7 +9,8 @@ from torch import Tensor
 from attncc import pipeline
 from attncc.api.inputs import Inputs
 from attncc.api.options import Options
-from attncc.api.program import Program
+from attncc.api.program import Program, Reading
+from attncc.api.values import check_capture_devices, check_captures, check_parameters
 from attncc.reference import reference
 from attncc.runtime import op
 from attncc.schedule import Gradients, Target
@@ -29,6 +30,16 @@ class Call:
     def tensors(self) -> tuple[Tensor, ...]:
         """q, k, v and the captured tensors."""
         return (self.inputs.q, self.inputs.k, self.inputs.v, *self.captures)
+
+
+def make_call(reading: Reading, inputs: Inputs, options: Options) -> Call:
+    """A call on checked inputs, with what the variant captures. Raises InputError for captures that do not fit them."""
+    spec = reading.program.spec
+    batch, heads, q_len, _ = inputs.q.shape
+    sizes = {"batch": batch, "heads": heads, "q_len": q_len, "kv_len": inputs.k.shape[2]}
+    captures = check_captures(spec, reading.captures, sizes)
+    captures = check_capture_devices(spec, captures, inputs.q.device)
+    return Call(reading.program, inputs, captures, check_parameters(spec, reading.parameters), options)
 
 
 def run(call: Call) -> tuple[Tensor, Tensor]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from attncc import pipeline
+from attncc.api.values import check_names
 from attncc.frontend import Traced, fingerprint, trace_functions
 from attncc.ir import AttentionSpec
 
@@ -37,8 +38,19 @@ class Reading:
     """A program with the captured tensors and the parameters of one moment, by name."""
 
     program: Program
-    captures: dict[str, Tensor]
-    parameters: dict[str, int]
+    captures: dict[str, Any]
+    parameters: dict[str, Any]
+
+    def with_values(self, values: Mapping[str, Any]) -> Reading:
+        """The same with some captured tensors and parameters replaced. Raises InputError for a name it lacks."""
+        if not values:
+            return self
+        spec = self.program.spec
+        check_names(spec, values)
+        names = {capture.name for capture in spec.captures}
+        captures = {name: value for name, value in values.items() if name in names}
+        parameters = {name: value for name, value in values.items() if name not in names}
+        return Reading(self.program, {**self.captures, **captures}, {**self.parameters, **parameters})
 
 
 _PROGRAMS: OrderedDict[Hashable, Program] = OrderedDict()
@@ -50,12 +62,14 @@ def program_of(spec: AttentionSpec) -> Program:
     return Program(spec, pipeline.remember(spec))
 
 
-def read_functions(score_mod: Function | None, mask_mod: Function | None, name: str | None) -> Reading:
-    """The program of two Python functions and what they capture now."""
+def read_functions(
+    score_mod: Function | None, mask_mod: Function | None, name: str | None, device: torch.device | None = None
+) -> Reading:
+    """The program of two Python functions and what they capture now; tensors that they make are made on the device."""
     found = fingerprint(score_mod, mask_mod)
     program = _traced(score_mod, mask_mod, name) if found is None else _remembered(found, score_mod, mask_mod, name)
     assert program.traced is not None
-    values = program.traced.read(score_mod, mask_mod)
+    values = program.traced.read(score_mod, mask_mod, device)
     captures = {c.name: tensor for c, tensor in zip(program.spec.captures, values.captures, strict=True)}
     parameters = {p.name: value for p, value in zip(program.spec.parameters, values.parameters, strict=True)}
     return Reading(program, captures, parameters)

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attncc import pipeline
 from attncc.api.explanation import explain_call
-from attncc.api.inputs import Inputs, check_inputs
-from attncc.api.lowering import Call, lowered, run
+from attncc.api.inputs import check_inputs
+from attncc.api.lowering import Call, lowered, make_call, run
 from attncc.api.options import Options, check_options
 from attncc.api.pickling import frozen, travels
 from attncc.api.pictures import picture_of
 from attncc.api.program import Function, Program, Reading, program_of, read_functions
-from attncc.api.values import check_capture_devices, check_captures, check_names, check_parameters
+from attncc.api.values import check_names
 from attncc.errors import InputError
 from attncc.ir import AttentionSpec, print_spec
 from attncc.report.explain import Explanation
@@ -128,7 +129,7 @@ class Variant:
     def explain(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> Explanation:
         """What is skipped in this call and why, which schedule runs and why; takes the arguments of a call."""
         options, values = _split(given)
-        return explain_call(self._call(q, k, v, scale, options, values), self._functions)
+        return explain_call(self._call(q, k, v, scale, options, values))
 
     def plot(self, q_len: int, kv_len: int, path: str | Path, **given: Any) -> Path:
         """Draw the mask and its tiles to a .png or .svg file; takes the arguments of `picture`."""
@@ -149,29 +150,17 @@ class Variant:
         options = check_options("auto", block_m, block_n, None, None)
         return picture_of(self._read(captures_and_params), (q_len, kv_len), heads, batch, options)
 
-    def _read(self, given: Mapping[str, Any] | None = None) -> Reading:
+    def _read(self, given: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reading:
         """The program and the values of this moment; what a call gives comes first."""
         if self._program is None:
-            reading = read_functions(*self._functions, self._name)
+            reading = read_functions(*self._functions, self._name, device)
         else:
             reading = Reading(self._program, {}, {})
-        values = {**self._values, **(given or {})}
-        if not values:
-            return reading
-        spec = reading.program.spec
-        check_names(spec, values)
-        captures, parameters = dict(reading.captures), dict(reading.parameters)
-        for name, value in values.items():
-            (captures if any(c.name == name for c in spec.captures) else parameters)[name] = value
-        return Reading(reading.program, captures, parameters)
+        return reading.with_values({**self._values, **(given or {})})
 
     def _call(self, q: object, k: object, v: object, scale: object, options: Options, given: Mapping[str, Any]) -> Call:
         inputs = check_inputs(q, k, v, scale)
-        reading = self._read(given)
-        spec = reading.program.spec
-        captures = check_captures(spec, reading.captures, _sizes(inputs))
-        captures = check_capture_devices(spec, captures, inputs.q.device)
-        return Call(reading.program, inputs, captures, check_parameters(spec, reading.parameters), options)
+        return make_call(self._read(given, inputs.q.device), inputs, options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if all(travels(function) for function in self._functions):
@@ -192,11 +181,6 @@ def _restore(
     spec: AttentionSpec, score_mod: Function | None, mask_mod: Function | None, values: dict[str, Any]
 ) -> Variant:
     return Variant(spec, score_mod=score_mod, mask_mod=mask_mod, values=values)
-
-
-def _sizes(inputs: Inputs) -> dict[str, int]:
-    batch, heads, q_len, _ = inputs.q.shape
-    return {"batch": batch, "heads": heads, "q_len": q_len, "kv_len": inputs.k.shape[2]}
 
 
 def _split(given: dict[str, Any]) -> tuple[Options, dict[str, Any]]:

@@ -47,8 +47,8 @@ def plot(
     lengths = {"q_len": q_len, "kv_len": q_len if kv_len is None else kv_len}
     with complaints().status("looking at tiles"):
         prepared = prepare(target, capture, param, {"batch": batch + 1, "heads": heads, **lengths}, seed)
-        blocks = {"block_m": block_m, "block_n": block_n}
-        picture = prepared.variant.picture(*lengths.values(), heads=heads, batch=batch, **blocks)
+        chosen = {"heads": heads, "batch": batch, "block_m": block_m, "block_n": block_n}
+        picture = prepared.variant.picture(*lengths.values(), **chosen)  # type: ignore[arg-type]  # as named
     show_picture(picture, out, width)
 
 

@@ -54,8 +54,9 @@ def _read_safetensors(name: str, path: Path, key: str | None) -> Tensor:
         raise InputError(f"capture `{name}`: reading {path} needs the package safetensors", hint=hint) from None
     try:
         with safe_open(path, framework="pt") as file:
-            keys = sorted(file.keys())
-            chosen = key or (keys[0] if name not in keys and len(keys) == 1 else name)
+            keys: list[str] = sorted(file.keys())
+            alone = name not in keys and len(keys) == 1
+            chosen = key or (keys[0] if alone else name)
             if chosen in keys:
                 tensor: Tensor = file.get_tensor(chosen)
                 return tensor

@@ -136,6 +136,7 @@ def test_autocast_computes_in_its_dtype_and_returns_gradients_in_theirs():
     assert all(tensor.grad.dtype is torch.float32 for tensor in tensors)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch, when it loads forward mode
 def test_double_backward_forward_mode_and_vmap_are_refused_by_name():
     variant, (q, k, v) = attncc.compile(mask_mod=causal), inputs(grad=True)
     (gradient,) = torch.autograd.grad(variant(q, k, v).square().sum(), q, create_graph=True)
@@ -189,7 +190,9 @@ def test_new_values_new_tensors_and_new_buffers_are_seen():
         change()
         agree(variant(q, k, v), reference(q, k, v, slopes=module.slopes))
     module.to(torch.float64)
-    agree(variant(q.double(), k.double(), v.double()), reference(q.double(), k.double(), v.double(), slopes=module.slopes))
+    agree(
+        variant(q.double(), k.double(), v.double()), reference(q.double(), k.double(), v.double(), slopes=module.slopes)
+    )
 
 
 def test_eight_threads_compile_and_call_one_variant():

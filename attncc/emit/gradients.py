@@ -7,6 +7,7 @@ that results are the same bits each time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -108,4 +109,12 @@ def _sum(axes: Sequence[str]) -> str:
 
 
 def _is_fragile(derivative: Expr) -> bool:
-    return any(expr.op in FRAGILE for expr in postorder(derivative))
+    """Whether the derivative may be infinite or NaN somewhere; a hidden pair must not carry that on."""
+    return any(_may_blow_up(expr) for expr in postorder(derivative))
+
+
+def _may_blow_up(expr: Expr) -> bool:
+    if expr.op is Op.CONST:
+        return isinstance(expr.value, float) and not math.isfinite(expr.value)
+    divides = expr.op in (Op.DIV, Op.FLOORDIV, Op.MOD) and expr.args[1].op is Op.CONST and bool(expr.args[1].value)
+    return expr.op in FRAGILE and not divides

@@ -38,6 +38,8 @@ class Lowered(Protocol):
         """For each capture, whether it can have a gradient."""
 
 
+#: out, lse, and each row's largest score and sum of exp(score - largest)
+Rows = tuple[Tensor, Tensor, Tensor, Tensor]
 Lower = Callable[[str, Problem, Target], Lowered]
 
 _KERNELS: dict[tuple[Any, ...], Kernel] = {}
@@ -75,7 +77,7 @@ def attend(
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         q, k, v = (t if t.dtype == torch.float64 else t.to(dtype) for t in (q, k, v))
-    out, lse = torch.ops.attncc.forward(
+    out, lse, _, _ = torch.ops.attncc.forward(
         q, k, v, list(captures), list(parameters), scale, text, tile_q, tile_kv, check_bounds
     )
     return out, lse
@@ -173,20 +175,21 @@ def _forward(
     tile_q: int,
     tile_kv: int,
     check_bounds: bool,
-) -> tuple[Tensor, Tensor]:
+) -> Rows:
     kernel = _kernel(text, (q, k, v, *captures), parameters, (tile_q, tile_kv), None)
     if _is_empty(q, k):
-        out, lse = _forward_fake(q, k, v)
-        return out.zero_(), lse.fill_(-torch.inf)
+        out, lse, largest, sums = _forward_fake(q, k, v)
+        return out.zero_(), lse.fill_(-torch.inf), largest.fill_(-torch.inf), sums.zero_()
     if torch.is_autocast_enabled(q.device.type):
         with torch.autocast(q.device.type, enabled=False):
             return kernel(q, k, v, captures, parameters, scale, check_bounds)  # type: ignore[no-any-return]
     return kernel(q, k, v, captures, parameters, scale, check_bounds)  # type: ignore[no-any-return]
 
 
-def _forward_fake(q: Tensor, k: Tensor, v: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+def _forward_fake(q: Tensor, k: Tensor, v: Tensor, *_: object) -> Rows:
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return empty_like(q, v.shape[3]), torch.empty(q.shape[:3], dtype=wide, device=q.device)
+    lse, largest, sums = (torch.empty(q.shape[:3], dtype=wide, device=q.device) for _ in range(3))
+    return empty_like(q, v.shape[3]), lse, largest, sums
 
 
 def _is_empty(q: Tensor, k: Tensor) -> bool:
@@ -200,7 +203,8 @@ def _backward(
     k: Tensor,
     v: Tensor,
     out: Tensor,
-    lse: Tensor,
+    largest: Tensor,
+    sums: Tensor,
     captures: list[Tensor],
     parameters: list[int],
     scale: float,
@@ -211,10 +215,12 @@ def _backward(
 ) -> list[Tensor]:
     tensors = (q, k, v, *captures)
     if _is_empty(q, k):
-        return [grad.zero_() for grad in _backward_fake(grad_out, grad_lse, q, k, v, out, lse, captures, wanted)]
+        return [
+            grad.zero_() for grad in _backward_fake(grad_out, grad_lse, q, k, v, out, largest, sums, captures, wanted)
+        ]
     kernel = _kernel(text, tensors, parameters, (tile_q, tile_kv), tuple(wanted))
     with torch.autocast(q.device.type, enabled=False):
-        *grads, of_captures = kernel(grad_out, grad_lse, q, k, v, out, lse, captures, parameters, scale)
+        *grads, of_captures = kernel(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale)
     return [grad for grad in (*grads, *of_captures) if grad is not None]
 
 
@@ -225,7 +231,8 @@ def _backward_fake(
     k: Tensor,
     v: Tensor,
     out: Tensor,
-    lse: Tensor,
+    largest: Tensor,
+    sums: Tensor,
     captures: list[Tensor],
     *rest: Any,
 ) -> list[Tensor]:
@@ -235,22 +242,27 @@ def _backward_fake(
     return grads + [grad for grad, want in zip(dense, wanted, strict=True) if want]
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Rows) -> None:
     q, k, v, captures, *ctx.rest = inputs
-    ctx.save_for_backward(q, k, v, *output, *captures)
+    out, _, largest, sums = output
+    ctx.mark_non_differentiable(largest, sums)
+    ctx.save_for_backward(q, k, v, out, largest, sums, *captures)
 
 
-def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Any, ...]:
-    q, k, v, out, lse, *captures = ctx.saved_tensors
+def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor, *_: object) -> tuple[Any, ...]:
+    q, k, v, out, largest, sums, *captures = ctx.saved_tensors
     parameters, scale, text, tile_q, tile_kv, _ = ctx.rest
     asked = ctx.needs_input_grad
     can = _differentiable(text, captures)
     wanted = [*asked[:3], *(a and b for a, b in zip(asked[3], can, strict=True))]
-    none: list[Any] = [None if parameters else [], *[None] * 5]  # an empty list has its own place in torch's tree of arguments
+    none: list[Any] = [
+        None if parameters else [],
+        *[None] * 5,
+    ]  # an empty list has its own place in torch's tree of arguments
     if not any(wanted):
         return (None, None, None, [None] * len(captures), *none)
     grads = torch.ops.attncc.backward(
-        *(grad_out, grad_lse, q, k, v, out, lse, captures, parameters, scale, text, tile_q, tile_kv, wanted)
+        *(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale, text, tile_q, tile_kv, wanted)
     )
     found = iter(grads)
     of_q, of_k, of_v, *of_captures = [next(found) if want else None for want in wanted]
@@ -279,9 +291,10 @@ def _nothing(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 _LIBRARY: Any = torch.library.Library("attncc", "DEF")  # type: ignore[no-untyped-call]
 _INPUTS = "Tensor q, Tensor k, Tensor v"
 _REST = "Tensor[] captures, int[] parameters, float scale, str spec, int tile_q, int tile_kv"
-_LIBRARY.define(f"forward({_INPUTS}, {_REST}, bool check_bounds) -> (Tensor, Tensor)")
+_LIBRARY.define(f"forward({_INPUTS}, {_REST}, bool check_bounds) -> (Tensor, Tensor, Tensor, Tensor)")
 _LIBRARY.define(
-    f"backward(Tensor grad_out, Tensor grad_lse, {_INPUTS}, Tensor out, Tensor lse, {_REST}, bool[] wanted) -> Tensor[]"
+    f"backward(Tensor grad_out, Tensor grad_lse, {_INPUTS}, Tensor out, Tensor largest, Tensor sums, {_REST}, "
+    "bool[] wanted) -> Tensor[]"
 )
 for _kind, _run, _fake in (("forward", _forward, _forward_fake), ("backward", _backward, _backward_fake)):
     _LIBRARY.impl(_kind, _run, "CompositeExplicitAutograd")

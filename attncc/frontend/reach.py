@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from attncc.frontend import reach_functions as plain
-from attncc.frontend.reach_objects import visit_class, visit_object
+from attncc.frontend.reach_objects import visit_class, visit_declaring, visit_object
 from attncc.frontend.walk import Hint, Substitute, Visit, Walk
 
 LIMIT: Final = 4096
@@ -91,6 +91,8 @@ def handler_of(kind: type) -> Visit:
 
 @functools.lru_cache(maxsize=1024)
 def _family(kind: type) -> Visit:
+    if hasattr(kind, "__attncc_captures__"):
+        return visit_declaring
     for base, handler in FAMILIES:
         if issubclass(kind, base):
             return handler

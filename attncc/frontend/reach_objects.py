@@ -37,6 +37,13 @@ def visit_class(walk: Walk, value: type, name: str) -> object:
     return value
 
 
+def visit_declaring(walk: Walk, value: Any, name: str) -> object:
+    """A mask or score that declares its captures: calling it is calling the function within."""
+    walk.facts.append("declaring")
+    found = walk.visit(value.function, name)
+    return value if walk.pinned or walk.substitute is None else found
+
+
 def visit_object(walk: Walk, value: Any, name: str) -> object:
     """An object: those of its attributes, and of its class's, that reached code names."""
     found = walk.once(value)

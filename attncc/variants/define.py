@@ -44,6 +44,8 @@ class Mod:
 
     kind: ClassVar[str]
     arguments: ClassVar[tuple[str, ...]]
+    #: What tells the front end that `function` is to be traced, and the dims of its captures.
+    __attncc_captures__: Mapping[str, str] = MappingProxyType({})
     recipe: Recipe | None = None
 
     def __init__(
@@ -189,18 +191,27 @@ def recipe(factory: Callable[P, M]) -> Callable[P, M]:
     return made
 
 
+# What these functions close over is parts and names of sizes, as any function of a user's might.
+
+
 @recipe
 def _both(left: Mask, right: Mask) -> Mask:
+    left_sizes, right_sizes = left.sizes, right.sizes
+
     def both(b: Any, h: Any, q_idx: Any, kv_idx: Any, **sizes: Any) -> Any:
-        return _ask(left, sizes)(b, h, q_idx, kv_idx) & _ask(right, sizes)(b, h, q_idx, kv_idx)
+        seen = left(b, h, q_idx, kv_idx, **_of(sizes, left_sizes))
+        return seen & right(b, h, q_idx, kv_idx, **_of(sizes, right_sizes))
 
     return _composed(both, f"{left.name}_and_{right.name}", "({}) ∧ ({})", left, right)
 
 
 @recipe
 def _either(left: Mask, right: Mask) -> Mask:
+    left_sizes, right_sizes = left.sizes, right.sizes
+
     def either(b: Any, h: Any, q_idx: Any, kv_idx: Any, **sizes: Any) -> Any:
-        return _ask(left, sizes)(b, h, q_idx, kv_idx) | _ask(right, sizes)(b, h, q_idx, kv_idx)
+        seen = left(b, h, q_idx, kv_idx, **_of(sizes, left_sizes))
+        return seen | right(b, h, q_idx, kv_idx, **_of(sizes, right_sizes))
 
     return _composed(either, f"{left.name}_or_{right.name}", "({}) ∨ ({})", left, right)
 
@@ -208,16 +219,18 @@ def _either(left: Mask, right: Mask) -> Mask:
 @recipe
 def _neither(inner: Mask) -> Mask:
     def neither(b: Any, h: Any, q_idx: Any, kv_idx: Any, **sizes: Any) -> Any:
-        return ~_ask(inner, sizes)(b, h, q_idx, kv_idx)
+        return ~inner(b, h, q_idx, kv_idx, **sizes)
 
     return _composed(neither, f"not_{inner.name}", "¬({})", inner)
 
 
 @recipe
 def _in_turn(first: Score, second: Score) -> Score:
+    first_sizes, second_sizes = first.sizes, second.sizes
+
     def in_turn(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any, **sizes: Any) -> Any:
-        then = _ask(first, sizes)(score, b, h, q_idx, kv_idx)
-        return _ask(second, sizes)(then, b, h, q_idx, kv_idx)
+        then = first(score, b, h, q_idx, kv_idx, **_of(sizes, first_sizes))
+        return second(then, b, h, q_idx, kv_idx, **_of(sizes, second_sizes))
 
     return _composed(in_turn, f"{first.name}_then_{second.name}", "{}; then {}", first, second)
 
@@ -233,9 +246,9 @@ def _bound(inner: M, fixed: Mapping[str, int]) -> M:
     return made
 
 
-def _ask(part: Mod, sizes: Mapping[str, Any]) -> ModFunction:
-    """A part with the sizes that it asks for."""
-    return functools.partial(part, **{name: sizes[name] for name in part.sizes})
+def _of(sizes: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The sizes that a part asks for."""
+    return {name: sizes[name] for name in names}
 
 
 def _composed(function: ModFunction, name: str, formula: str, *parts: M) -> M:

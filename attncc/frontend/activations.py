@@ -98,7 +98,8 @@ def _atan2(input: Expr, other: Expr) -> Expr:
 @means("sinh")
 def _sinh(input: Expr) -> Expr:
     grown = apply(Op.EXPM1, input)
-    return mul(0.5, add(grown, div(grown, add(grown, 1.0))))
+    near = mul(0.5, add(grown, div(grown, add(grown, 1.0))))
+    return where(lt(abs_(input), 1.0), near, mul(0.5, sub(exp(input), exp(neg(input)))))
 
 
 @means("cosh")
@@ -154,7 +155,7 @@ def _hardtanh(input: Expr, min_val: Number = -1.0, max_val: Number = 1.0, inplac
     return where(le(input, min_val), min_val, where(ge(input, max_val), max_val, input))
 
 
-@means("silu", "swish")
+@means("silu")
 def _silu(input: Expr, inplace: bool = False) -> Expr:
     _not_in_place("silu", inplace)
     return functions.silu(float_(input))
@@ -236,7 +237,7 @@ def _hardsigmoid(input: Expr, inplace: bool = False) -> Expr:
 def _hardswish(input: Expr, inplace: bool = False) -> Expr:
     _not_in_place("hardswish", inplace)
     inside = mul(input, div(add(input, 3.0), 6.0))
-    return where(le(input, -3.0), 0.0, where(ge(input, 3.0), input, inside))
+    return where(le(input, -3.0), mul(input, 0.0), where(ge(input, 3.0), input, inside))
 
 
 @means("hardshrink")
@@ -249,7 +250,7 @@ def _softshrink(input: Expr, lambd: Number = 0.5) -> Expr:
     return where(gt(input, lambd), sub(input, lambd), where(lt(input, neg(lambd)), add(input, lambd), mul(input, 0.0)))
 
 
-@means("threshold")
+@means("threshold", "_threshold")
 def _threshold(input: Expr, threshold: Expr, value: Expr, inplace: bool = False) -> Expr:
     _not_in_place("threshold", inplace)
     return where(le(input, threshold), value, input)

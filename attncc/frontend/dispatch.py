@@ -460,8 +460,7 @@ def _computed(row: Pointwise, operands: dict[str, tuple[Expr, ...]], plain: dict
 
 def _renamed(kwargs: dict[str, Any], row: Pointwise) -> dict[str, Any]:
     """Keyword arguments under the names of the table; those that say nothing about the meaning are left out."""
-    names = {"self": "input", "exponent": "other"} if "exponent" not in row.operands else {"self": "input"}
-    return {names.get(key, key): value for key, value in kwargs.items() if not (key == "out" and value is None)}
+    return {"input" if key == "self" else key: value for key, value in kwargs.items() if not (key == "out" and value is None)}
 
 
 def _embedding(dispatch: Dispatch, input: Any, weight: Any, *_: Any, **__: Any) -> TracedTensor:

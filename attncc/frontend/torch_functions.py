@@ -79,7 +79,6 @@ for _op, *_names in (
     (Op.XOR, "bitwise_xor", "__xor__", "__rxor__"),
     (Op.SHIFT_LEFT, "bitwise_left_shift", "__lshift__"),
     (Op.SHIFT_RIGHT, "bitwise_right_shift", "__rshift__"),
-    (Op.POW, "pow", "__pow__"),
 ):
     means_binary(_op, *_names)  # type: ignore[arg-type]
 for _op, *_names in (
@@ -145,9 +144,19 @@ def _inverted(input: Expr) -> Expr:
     return div(1.0, input)
 
 
+@means("pow", "__pow__")
+def _power(input: Expr, exponent: Expr) -> Expr:
+    # torch takes these two as roots, which tell -inf from inf.
+    if exponent.op is Op.CONST and exponent.value == 0.5:
+        return apply(Op.SQRT, input)
+    if exponent.op is Op.CONST and exponent.value == -0.5:
+        return apply(Op.RSQRT, input)
+    return pow_(input, exponent)
+
+
 @means("float_power")
 def _float_power(input: Expr, exponent: Expr) -> Expr:
-    return pow_(float_(input), exponent)
+    return _power(float_(input), exponent)
 
 
 @means("lerp")
@@ -204,17 +213,21 @@ def _like(value: Expr, other: Expr) -> Expr:
 def _clamped(input: Expr, min: Expr | None = None, max: Expr | None = None) -> Expr:
     if min is None and max is None:
         raise LanguageError("`clamp` needs a bound", hint="give `min=`, `max=` or both")
-    return functions.clamp(input, min, max)
+    held = functions.clamp(input, min, max)
+    for bound in (min, max):
+        if bound is not None and bound.scalar is Scalar.FLOAT and bound.op is not Op.CONST:
+            held = where(ne(bound, bound), bound, held)  # a bound that is NaN makes the result NaN
+    return held
 
 
 @means("clamp_min")
 def _at_least(input: Expr, min: Expr) -> Expr:
-    return functions.clamp(input, min, None)
+    return _clamped(input, min, None)
 
 
 @means("clamp_max")
 def _at_most(input: Expr, max: Expr) -> Expr:
-    return functions.clamp(input, None, max)
+    return _clamped(input, None, max)
 
 
 @means("fmax")

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from attncc.errors import AttnccError
 from attncc.frontend import activations, refusals, shapes, torch_functions
 from attncc.frontend.algebra import POINTWISE, Pointwise
-from attncc.frontend.indexing import broadcast, index
+from attncc.frontend.indexing import broadcast, common_shape, index
 from attncc.frontend.places import bound_name, is_augmented
 from attncc.frontend.recordings import Here, Number, Source, Step, flattened, replaced
 from attncc.frontend.tracer import MAX_ELEMENTS, Tracer
@@ -121,7 +121,7 @@ class Dispatch(TorchFunctionMode):
             key: self.grid(each, read) for key, each in given.items() if key in row.operands and each is not None
         }
         plain = {key: self._plain(each) for key, each in given.items() if key not in operands}
-        shape = tuple(torch.broadcast_shapes(*(each.shape for each in operands.values())))
+        shape = common_shape(*(each.shape for each in operands.values()))
         wide = {key: broadcast(each, shape).items for key, each in operands.items()}
         try:
             items = _computed(row, wide, plain)

@@ -152,7 +152,7 @@ def _of_arrays(tracer: Tracer, content: Gather, chosen: list[Grid | None], array
     at = [i for i, each in enumerate(chosen) if each is not None]
     if at != list(range(at[0], at[0] + len(at))):
         tracer.refuse("the dimensions indexed by arrays have to lie side by side")
-    shape = tuple(torch.broadcast_shapes(*(each.shape for each in arrays)))
+    shape = common_shape(*(each.shape for each in arrays))
     wide = [broadcast(each, shape) for each in chosen if each is not None]
     tails = [
         [const(i) for i in range(tracer.guard_size(content.source, content.free[d]))]
@@ -174,6 +174,18 @@ def _of_arrays(tracer: Tracer, content: Gather, chosen: list[Grid | None], array
                     )
     items = tuple(tracer.load(content.source, each) for each in found)
     return Grid((*sizes[:before], *shape, *sizes[before:]), items)
+
+
+def common_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that all broadcast to. torch's own function would import SymPy, which takes half a second."""
+    if len(set(shapes)) == 1:
+        return shapes[0]
+    rank = max(map(len, shapes))
+    columns = zip(*((1,) * (rank - len(shape)) + tuple(shape) for shape in shapes), strict=True)
+    sizes = [{size for size in column if size != 1} for column in columns]
+    if any(len(each) > 1 for each in sizes):
+        raise RuntimeError(f"the shapes {', '.join(str(list(shape)) for shape in shapes)} do not broadcast")
+    return tuple(each.pop() if each else 1 for each in sizes)
 
 
 def broadcast(grid: Grid, shape: tuple[int, ...]) -> Grid:

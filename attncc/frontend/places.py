@@ -26,7 +26,8 @@ OURS = str(Path(__file__).parent)
 BELOW = tuple(str(Path(__file__).parents[1] / name) for name in ("ir", "errors.py", "source.py"))
 TORCH = str(Path(torch.__file__).parent)
 STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), str(Path(ast.__file__).parent)})
-GENERATING = ("attncc.frontend", "attncc.ir", "attncc.errors", "attncc.source")
+#: Whose generated code is no user's; what `namedtuple` generates, whoever asked, only makes a tuple.
+GENERATING = ("attncc.frontend", "attncc.ir", "attncc.errors", "attncc.source", "namedtuple_")
 Region = tuple[int, int, int, int]  # first line, last line, first column, last column; columns in UTF-8 bytes
 
 

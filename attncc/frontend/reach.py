@@ -91,7 +91,7 @@ def handler_of(kind: type) -> Visit:
 
 @functools.lru_cache(maxsize=1024)
 def _family(kind: type) -> Visit:
-    if hasattr(kind, "__attncc_captures__"):
+    if getattr(kind, "__attncc_captures__", None) is not None:
         return visit_declaring
     for base, handler in FAMILIES:
         if issubclass(kind, base):

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from attncc.frontend.algebra import abs_, add, and_, div, eq, exp, max_, min_, mul, ne, or_, pow_, sqrt, sub, where
-from attncc.frontend.indexing import broadcast
+from attncc.frontend.indexing import broadcast, common_shape
 from attncc.frontend.tracer import INTEGERS, MAX_ELEMENTS, Tracer
 from attncc.frontend.values import Gather, Grid, TracedTensor
 from attncc.ir import Expr, Op, Scalar, apply, cast, const, narrow
@@ -364,7 +364,7 @@ def _max_or_min(name: str, choose: Callable[..., Expr]) -> Structured:
     def compute(tracer: Tracer, input: Grid, *args: Any, **kwargs: Any) -> TracedTensor:
         other = kwargs.get("other", args[0] if args else None)
         if isinstance(other, Grid):
-            shape = tuple(torch.broadcast_shapes(input.shape, other.shape))
+            shape = common_shape(input.shape, other.shape)
             pairs = zip(broadcast(input, shape).items, broadcast(other, shape).items, strict=True)
             return tracer.wrap(*(choose(*pair) for pair in pairs), shape=shape)
         if args or kwargs:

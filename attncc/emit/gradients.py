@@ -74,7 +74,7 @@ def score_gradient_lines(derivatives: Derivatives, texts: Mapping[Expr, str]) ->
     if not (derivatives.gradients.q or derivatives.gradients.k) or root is const(1.0):
         return []
     lines = [Line(f"grad_score.mul_({texts[root]})")]
-    return lines + ([Line("grad_score.masked_fill_(pairs == 0.0, 0.0)")] if _is_fragile(root) else [])
+    return lines + ([Line("grad_score.masked_fill_(pairs == 0.0, 0.0)")] if is_fragile(root) else [])
 
 
 def capture_gradient_lines(derivatives: Derivatives, texts: Mapping[Expr, str], names: Mapping[str, str]) -> list[Line]:
@@ -83,6 +83,7 @@ def capture_gradient_lines(derivatives: Derivatives, texts: Mapping[Expr, str], 
     for load, derivative in derivatives.by_load.items():
         index = [TORCH.tensor(i.value) if i.op is Op.CONST else texts[i] for i in load.args]  # type: ignore[arg-type]
         own = frozenset[str]().union(*(depends(i) for i in load.args))
+        own = frozenset(AXES) if "score" in own else own
         share = _share(derivative, texts[derivative], own)
         places = "".join(f"{each}, " for each in index).strip()
         lines.append(Line(f"add_at(grad_{names[str(load.value)]}, ({places}), {share})"))
@@ -91,7 +92,7 @@ def capture_gradient_lines(derivatives: Derivatives, texts: Mapping[Expr, str], 
 
 def _share(derivative: Expr, text: str, own: frozenset[str]) -> str:
     """The gradient by one read, summed over the axes on which its index does not depend."""
-    fragile = _is_fragile(derivative)
+    fragile = is_fragile(derivative)
     needed = set(AXES) if fragile or "score" in depends(derivative) else depends(derivative)
     early = [a for a in AXES if a not in own and a not in needed]
     late = [a for a in AXES if a not in own and a in needed]
@@ -108,7 +109,7 @@ def _sum(axes: Sequence[str]) -> str:
     return f".sum(({dims},), keepdim=True)".replace(",)", ")" if len(axes) > 1 else ",)") if axes else ""
 
 
-def _is_fragile(derivative: Expr) -> bool:
+def is_fragile(derivative: Expr) -> bool:
     """Whether the derivative may be infinite or NaN somewhere; a hidden pair must not carry that on."""
     return any(_may_blow_up(expr) for expr in postorder(derivative))
 

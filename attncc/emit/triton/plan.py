@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from attncc.emit.gradients import Derivatives
+from attncc.emit.gradients import Derivatives, is_fragile
 from attncc.emit.kernel import Argument
 from attncc.emit.names import Namer
 from attncc.emit.printer import Line, Text
@@ -202,7 +202,7 @@ def _draw_loop(
     roots = () if exponent is SCORE_LOG2 else (exponent,)
     texts = printer.print(chain, *roots, *by_load.values(), *flows, named=visible)
     where = " & ".join(["in_range", *(texts[mask].text for mask in visible)])
-    gradients, grad_dot = _gradients(flows, by_load, texts, where if masked else None, take)
+    gradients, grad_dot = _gradients(flows, by_load, texts, masked, take)
     return {
         "masked": masked,
         "title": "tiles that the mask cuts, or that reach past the end"
@@ -222,19 +222,20 @@ def _gradients(
     flows: Sequence[Expr],
     by_load: Mapping[Expr, Expr],
     texts: Mapping[Expr, Text],
-    where: str | None,
+    masked: bool,
     take: str,
 ) -> tuple[list[Line], str]:
     """The lines behind the gradient of the modified score, and the name of that of the dot products.
 
-    At a hidden pair a derivative may be infinite, so products with one are selected again.
+    At a hidden pair the weight is 0 and a derivative may be infinite, so products with one are selected.
     """
 
     def product(derivative: Expr) -> str:
         if derivative is const(1.0):
             return "grad_score"
         text = f"grad_score * {texts[derivative].at(Level.UNARY)}"
-        return text if where is None or derivative.op is Op.CONST else f"tl.where({where}, {text}, 0.0)"
+        guarded = derivative.op is not Op.CONST and (masked or is_fragile(derivative))
+        return f"tl.where(weight != 0.0, {text}, 0.0)" if guarded else text
 
     lines = [Line(take.format(i, product(share))) for i, share in enumerate(by_load.values())]
     if not flows or flows[0] is const(1.0):

@@ -61,9 +61,9 @@ for _op, *_names in (
     (Op.ABS, "abs", "absolute", "__abs__"),
     (Op.NOT, "__invert__", "bitwise_not"),
 ):
-    means_unary(_op, *_names)  # type: ignore[arg-type]  # the row is an Op, then names
+    means_unary(_op, *_names)
 for _op, *_names in (
-    (Op.MUL, "mul", "multiply", "__mul__", "__rmul__"),
+    (Op.MUL, "mul", "multiply", "__mul__"),
     (Op.FLOORDIV, "floor_divide", "__floordiv__"),
     (Op.MOD, "remainder", "__mod__"),
     (Op.MIN, "minimum"),
@@ -80,8 +80,10 @@ for _op, *_names in (
     (Op.SHIFT_LEFT, "bitwise_left_shift", "__lshift__"),
     (Op.SHIFT_RIGHT, "bitwise_right_shift", "__rshift__"),
 ):
-    means_binary(_op, *_names)  # type: ignore[arg-type]
+    means_binary(_op, *_names)
 for _op, *_names in (
+    (Op.ADD, "__radd__"),
+    (Op.MUL, "__rmul__"),
     (Op.DIV, "__rdiv__", "__rtruediv__"),
     (Op.FLOORDIV, "__rfloordiv__"),
     (Op.MOD, "__rmod__"),
@@ -90,13 +92,13 @@ for _op, *_names in (
     (Op.SHIFT_RIGHT, "__rrshift__"),
     (Op.SUB, "__rsub__"),
 ):
-    means_reflected(_op, *_names)  # type: ignore[arg-type]
+    means_reflected(_op, *_names)
 
 
 # Arithmetic.
 
 
-@means("add", "__add__", "__radd__")
+@means("add", "__add__")
 def _added(input: Expr, other: Expr, *, alpha: Number = 1) -> Expr:
     return add(input, other if alpha == 1 else mul(alpha, other))
 

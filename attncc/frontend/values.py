@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
+from torch.overrides import handle_torch_function
 
 from attncc.errors import AttnccError, LanguageError
 from attncc.ir import Expr, Op, Scalar, const
@@ -79,8 +80,8 @@ class TracedTensor(torch.Tensor):
     @classmethod
     def make(cls, tracing: Tracing, content: Grid | Gather, dtype: torch.dtype) -> TracedTensor:
         """A traced tensor with the shape of its content."""
-        # torch calls this private, but documents it for subclasses without storage; its stubs know no types.
-        made: TracedTensor = cls._make_wrapper_subclass(cls, content.shape, dtype=dtype, device="meta")  # type: ignore[attr-defined]
+        # torch calls this private, but documents it for subclasses without storage.
+        made: TracedTensor = cls._make_wrapper_subclass(cls, content.shape, dtype=dtype, device=torch.device("meta"))
         made.tracing = tracing
         made.content = content
         made.declared = dtype
@@ -97,9 +98,17 @@ class TracedTensor(torch.Tensor):
         )
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Reached where torch itself computes with a traced value: what does so cannot be compiled."""
         raise LanguageError(f"`{func}` cannot be compiled")
+
+    # torch hands on `2 * x` as `x * 2`; here sums and products keep the order in which they were written.
+
+    def __radd__(self, other: Any) -> Any:
+        return handle_torch_function(torch.Tensor.__radd__, (self,), self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return handle_torch_function(torch.Tensor.__rmul__, (self,), self, other)
 
     def __round__(self, ndigits: int | None = None) -> TracedTensor:
         raise self.tracing.refusal("`round` needs a plain number", "use `torch.round(x)`")
@@ -148,8 +157,9 @@ class TracedInt:
             return NotImplemented
         kind = type(other)
         if kind is TracedInt or kind is int:
+            mine = self.expr  # before the other one, so that parameters come in the order of their first use
             theirs, value = (other.expr, other.value) if isinstance(other, TracedInt) else (const(other), other)  # type: ignore[arg-type]
-            left, right = (theirs, self.expr) if swap else (self.expr, theirs)
+            left, right = (theirs, mine) if swap else (mine, theirs)
             plainly = plain(value, self.value) if swap else plain(self.value, value)
             try:
                 expr = self.tracing.arithmetic(op, left, right)

@@ -84,8 +84,10 @@ def _step(expr: Expr, args: list[Hidden], reading: set[Expr]) -> Hidden:
         case Op.MUL | Op.DIV if _is_positive(expr.args[1]) or (expr.op is Op.MUL and _is_positive(expr.args[0])):
             return _through(expr, args)
         case Op.MAX:
+            one, other = args
             ways = [disjunction(arg.free, arg.bound) for arg in args]
-            return Hidden(_and(args[0].free, args[1].free), _and(ways[0], ways[1]), expr)
+            bound = disjunction(_and(one.bound, ways[1]), _and(ways[0], other.bound))
+            return Hidden(_and(one.free, other.free), bound, expr)
         case _:
             return plain
 

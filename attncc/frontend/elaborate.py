@@ -82,10 +82,10 @@ class Elaboration:
 
     def _later(self, statements: list[Node]) -> dict[str, tuple[str, str]]:
         """What to say about a name that a statement below binds."""
-        names = {
-            str(token): self.typing.span(token).line for statement in statements for token in statement.children[:1]
-        }
-        return {name: ("is used before it is bound", f"it is bound in line {line}") for name, line in names.items()}
+        before = self.typing.source.first_line - 1
+        tokens = [statement.children[0] for statement in statements]
+        lines = {str(token): before + token.line for token in tokens if isinstance(token, Token) and token.line}
+        return {name: ("is used before it is bound", f"it is bound in line {line}") for name, line in lines.items()}
 
     # Helpers
 

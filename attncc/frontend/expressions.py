@@ -136,9 +136,8 @@ class Typing:
                 self.keep(value, self.span(node))
                 self._check_depth(value)
         except LanguageError as error:
-            called = (
-                f"`{frame.call.children[0]}` is called in line {self.span(frame.call).line}" if frame.call else None
-            )
+            call = frame.call
+            called = f"`{call.children[0]}` is called in line {self.span(call).line}" if call else None
             hint = "; ".join(part for part in (error.hint, called) if part) or None
             self.errors.add(error.message, error.span or self.span(node), hint)
             return None

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attncc.analysis.linear import Form, at_least_zero, expression, is_zero, tightened
+from attncc.analysis.linear import Form, expression, is_zero, tightened
 from attncc.analysis.symbolic import ExprNumbers
 from attncc.analysis.systems import ONE, Bound, Constraint, Sides, combined, eliminate, given, split, strongest
 from attncc.ir import FALSE, TRUE, Expr, Op, const, node
@@ -67,7 +67,7 @@ def _by_eliminating(numbers: ExprNumbers, constraints: Sequence[Constraint], x: 
     for lower in sides.lowers:
         a = lower.factor.constant
         for distance in range((widest * a - widest - a) // widest + 1):
-            result = numbers.or_(result, _on_line(numbers, constraints, lower, distance, (x, y)))
+            result = _lifted(numbers.or_(result, _on_line(numbers, constraints, lower, distance, (x, y))))
             if result is TRUE:
                 return TRUE
     return result
@@ -126,7 +126,7 @@ def _between(numbers: ExprNumbers, constraints: Sequence[Constraint], y: Expr, p
             elif prune and len(history) > 3:
                 continue  # follows from the others: Kohler's rule after two eliminations
             else:
-                order = _holds(numbers, combined(lower, upper))
+                order = numbers.holds(combined(lower, upper))
             result = _lifted(numbers.and_(result, order))
     return result
 
@@ -151,12 +151,8 @@ def _strided(numbers: ExprNumbers, constraints: Sequence[Constraint], y: Expr, s
 def _all(numbers: ExprNumbers, constraints: Sequence[Constraint]) -> Expr:
     result: Expr = TRUE
     for each in constraints:
-        result = _lifted(numbers.and_(result, _holds(numbers, each.form)))
+        result = _lifted(numbers.and_(result, numbers.holds(each.form)))
     return result
-
-
-def _holds(numbers: ExprNumbers, form: Form) -> Expr:
-    return TRUE if numbers.is_nonnegative(form) else at_least_zero(form)
 
 
 def _least(numbers: ExprNumbers, lower: Bound, y: Expr) -> Expr:

@@ -82,7 +82,7 @@ class Extraction:
             expr = stack[-1]
             if expr in self.done:
                 stack.pop()
-            elif not _reads_along_a_side(expr):
+            elif not reads_along_a_side(expr):
                 self.done[stack.pop()] = expr
             elif side(expr) != "pair" and is_exact(expr):
                 self.done[stack.pop()] = self._statistic(expr).placeholder
@@ -122,14 +122,14 @@ class Extraction:
         op, form = found
         for axis in ("q", "kv"):
             group = Form({m: c for m, c in form.terms.items() if _axis(m) == axis})
-            if len(group.terms) > 1 and any(_reads_along_a_side(atom) for atom in group.atoms()):
+            if len(group.terms) > 1 and any(reads_along_a_side(atom) for atom in group.atoms()):
                 sign = 1 if group.ordered()[0][1] > 0 else -1
                 placeholder = self._statistic(expression(group.scaled(sign))).placeholder
                 form = form.plus(group, -1).plus(atom_form(placeholder), sign)
         return op, form
 
 
-def _reads_along_a_side(expr: Expr) -> bool:
+def reads_along_a_side(expr: Expr) -> bool:
     """Whether a captured value in it changes with q_idx or kv_idx; lengths[b] does not."""
     return reads_captures(expr) and any(e.op is Op.LOAD and side(e) != "point" for e in postorder(expr))
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from attncc.analysis.bounds import Box, Walk, leaves, loading
 from attncc.analysis.interval import Interval
-from attncc.analysis.linear import Form, at_least_zero, difference, expression, form_of
-from attncc.analysis.logic import joined, negated
+from attncc.analysis.linear import Form, at_least_zero, difference, expression, form_of, sort_key
+from attncc.analysis.logic import joined, literal_form, negated, parts
 from attncc.analysis.numbers import INF, PYTHON, Value
 from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply, cast, const, param, postorder
 
@@ -31,6 +31,8 @@ FACTS: Final[Mapping[str, Interval]] = {
 FINITE_BITS: Final = 120.0
 #: log2 of the sizes of an Index.
 INDEX_BITS: Final = 63.0
+#: Of more operands or conditions than this, none is compared with the others.
+MAX_OPERANDS: Final = 24
 
 
 class ExprNumbers:
@@ -42,6 +44,7 @@ class ExprNumbers:
         self.walk = Walk(PYTHON, leaves(Box(FACTS, dict.fromkeys(positive, POSITIVE))), loading(None))
         self.forms: dict[Expr, Form] = {}
         self.magnitudes: dict[Expr, float] = {}
+        self.proofs: dict[object, bool] = {}
 
     def const(self, value: bool | int | float) -> Value:
         return const(value)
@@ -121,10 +124,20 @@ class ExprNumbers:
         if _is_open(a) or _is_open(b):
             limit, other = (a, b) if _is_open(a) else (b, a)
             return other if _number(limit) == neutral else limit
-        order = self.le(a, b)
-        if order.op is Op.CONST:
-            return a if (order is TRUE) == (op is Op.MIN) else b
-        return apply(op, a, b)
+        return self._least_set(op, list(dict.fromkeys([*parts(op, a), *parts(op, b)])))
+
+    def _least_set(self, op: Op, operands: list[Expr]) -> Expr:
+        """The MIN (or MAX) of operands, without those that are certainly no smaller (larger) than another."""
+        kept: list[Expr] = []
+        for i, each in enumerate(operands):
+            others = [*kept, *operands[i + 1 :]] if len(operands) <= MAX_OPERANDS else []
+            better = (self.le(other, each) if op is Op.MIN else self.le(each, other) for other in others)
+            if not any(found is TRUE for found in better):
+                kept.append(each)
+        result = kept[0]
+        for each in kept[1:]:
+            result = apply(op, result, each)
+        return result
 
     def le(self, a: Value, b: Value) -> Value:
         a, b = _lifted(a), _lifted(b)
@@ -132,10 +145,46 @@ class ExprNumbers:
             return self._float_order(Op.LE, a, b)
         if _is_open(a) or _is_open(b):
             return const(_number(a) <= _number(b))
-        form = difference(b, a, self.forms)
+        return self.holds(difference(b, a, self.forms))
+
+    def holds(self, form: Form) -> Expr:
+        """The condition form >= 0, True or False where the facts decide it."""
         if self.is_nonnegative(form):
             return TRUE
-        return FALSE if self.is_nonnegative(form.scaled(-1).shifted(-1)) else at_least_zero(form)
+        return FALSE if self.is_nonnegative(form.scaled(-1).shifted(-1)) else at_least_zero(self.reduced(form))
+
+    def reduced(self, form: Form) -> Form:
+        """The form without a factor that all terms share and that is certainly positive."""
+        shared = [a for a in form.atoms() if form.constant == 0 and all(a in m for m in form.terms)]
+        for atom in shared:
+            if self.fact(atom).lo > 0:
+                terms: dict[tuple[Expr, ...], int] = {}
+                constant = 0
+                for monomial, count in form.terms.items():
+                    rest = list(monomial)
+                    rest.remove(atom)
+                    if rest:
+                        terms[tuple(rest)] = count
+                    else:
+                        constant = count
+                return self.reduced(Form(terms, constant))
+        return form
+
+    def all_of(self, conditions: Iterable[Expr]) -> Expr:
+        """The conjunction, without bounds that follow from another one of them."""
+        flat = parts(Op.AND, joined(Op.AND, *conditions))
+        if len(flat) > MAX_OPERANDS:
+            return joined(Op.AND, *flat)
+        forms = [literal_form(each, self.forms) for each in flat]
+        kept: list[int] = []
+        for i, found in enumerate(forms):
+            others = [*kept, *range(i + 1, len(flat))]
+            if found is None or found[0] is not Op.GE or not any(self._implies(forms[j], found[1]) for j in others):
+                kept.append(i)
+        return joined(Op.AND, *(flat[i] for i in kept))
+
+    def _implies(self, known: tuple[Op, Form] | None, form: Form) -> bool:
+        return known is not None and known[0] is Op.GE and self.is_nonnegative(form.plus(known[1], -1))
 
     def lt(self, a: Value, b: Value) -> Value:
         a, b = _lifted(a), _lifted(b)
@@ -204,6 +253,47 @@ class ExprNumbers:
 
     def is_nonnegative(self, form: Form) -> bool:
         """Whether the form is at least 0 in every call, as far as the facts show."""
+        if not form.terms:
+            return form.constant >= 0
+        key = (form.key(), form.constant)
+        if key not in self.proofs:
+            self.proofs[key] = False  # while it is being looked for
+            self.proofs[key] = self._is_nonnegative(form) or any(
+                self._is_nonnegative(wider) for wider in self._without_quotients(form)
+            )
+        return self.proofs[key]
+
+    def _without_quotients(self, form: Form) -> list[Form]:
+        """Lower bounds of the form (or of a positive multiple): d * (x // d) lies between x - d + 1 and x."""
+        wider: list[Form] = []
+        for monomial in form.terms:
+            quotients = [a for a in monomial if a.op is Op.FLOORDIV and self.fact(a.args[1]).lo > 0]
+            for atom in quotients[:1]:
+                bound = self._without(form, atom)
+                if bound is not None:
+                    wider.append(bound)
+                    wider += [
+                        b for m in bound.terms for a in m if a.op is Op.FLOORDIV and (b := self._without(bound, a))
+                    ]
+        return wider
+
+    def _without(self, form: Form, quotient: Expr) -> Form | None:
+        dividend, divisor = form_of(quotient.args[0], self.forms), form_of(quotient.args[1], self.forms)
+        count = form.coefficient(quotient)
+        if not divisor.terms and count is not None:  # c * u = c/d * (d * u)
+            form, count = form.scaled(divisor.constant), count
+        elif divisor.terms:
+            product = tuple(sorted((quotient, quotient.args[1]), key=sort_key))
+            count = form.terms.get(product)
+            if count is None or any(quotient in m and m != product for m in form.terms):
+                return None
+            rest = Form({m: c for m, c in form.terms.items() if m != product}, form.constant)
+            return rest.plus(dividend, count).plus(divisor.shifted(-1), -max(count, 0))
+        if count is None:
+            return None
+        return form.without(quotient).plus(dividend, count).shifted(-max(count, 0) * (divisor.constant - 1))
+
+    def _is_nonnegative(self, form: Form) -> bool:
         counts = {m[0]: c for m, c in form.terms.items() if len(m) == 1}
         for smaller in [e for e, c in counts.items() if c < 0]:
             for larger in [e for e, c in counts.items() if c > 0]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from attncc.analysis.linear import Form, tightened
+from attncc.analysis.shape import side
 from attncc.analysis.symbolic import ExprNumbers
 from attncc.ir import Expr
 
@@ -110,6 +111,16 @@ def combined(lower: Bound, upper: Bound) -> Form:
     return lower.constraint.form.times(b).plus(upper.constraint.form.times(a))
 
 
+def is_exact_pair(numbers: ExprNumbers, lower: Bound, upper: Bound) -> bool:
+    """Whether a variable fits between the two wherever the combined constraint holds: a factor is 1, or the dark shadow
+    b*f + a*g >= (a - 1)*(b - 1) always holds."""
+    a, b = lower.factor, upper.factor
+    if ONE in (a, b):
+        return True
+    shadow = lower.constraint.form.times(b).plus(upper.constraint.form.times(a))
+    return numbers.is_nonnegative(shadow.plus(a.shifted(-1).times(b.shifted(-1)), -1))
+
+
 def eliminate(
     numbers: ExprNumbers, constraints: Sequence[Constraint], variable: Expr, eliminated: int
 ) -> tuple[list[Constraint], bool] | None:
@@ -125,18 +136,21 @@ def eliminate(
             if lower.constraint.link is not None and lower.constraint.link is upper.constraint.link:
                 continue  # the two halves of a quotient's definition always leave exactly one integer
             history = lower.constraint.history | upper.constraint.history
-            exact = exact and (lower.factor == ONE or upper.factor == ONE)
+            exact = exact and is_exact_pair(numbers, lower, upper)
             if len(history) <= eliminated + 1:
-                made.append(Constraint(tightened(combined(lower, upper)), history))
+                made.append(Constraint(tightened(numbers.reduced(combined(lower, upper))), history))
     made = strongest(numbers, made)
     return None if len(made) > MAX_CONSTRAINTS else (made, exact)
 
 
 def strongest(numbers: ExprNumbers, constraints: Iterable[Constraint]) -> list[Constraint]:
-    """The constraints without those that always hold, and of several on one form the strongest."""
+    """The constraints without those on the whole tile that always hold, and of several on one form the strongest.
+
+    A constraint on variables stays even if it always holds: it may be the definition of a quotient.
+    """
     kept: dict[object, Constraint] = {}
     for each in constraints:
-        if numbers.is_nonnegative(each.form):
+        if all(side(atom) == "point" for atom in each.form.atoms()) and numbers.is_nonnegative(each.form):
             continue
         key = each.form.key()
         other = kept.get(key)

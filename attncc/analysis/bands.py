@@ -1,0 +1,269 @@
+"""A mask, summarised: which ranges of keys a tile of queries must visit, and which queries a tile of keys.
+
+The mask becomes a union of conjunctions; each is solved by `attncc.analysis.affine` into one range for a tile, with the
+part of it that needs no mask. All are closed forms in the tile's ends: no table, no memory, any length. Inside the
+ranges a tile test decides tile by tile; for linear masks it is exact over the integers. Masks that read captured
+tensors along the sequence are `Tabulated`: their test reads statistics of blocks, their ranges hold all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from attncc.analysis.affine import Axis, Conjunction, Projection, Remainders, is_linear, parse
+from attncc.analysis.bounds import Walk
+from attncc.analysis.conditions import conjunctions, normal_condition
+from attncc.analysis.integers import Side, has_solution
+from attncc.analysis.linear import form_of
+from attncc.analysis.logic import negated
+from attncc.analysis.numbers import Value
+from attncc.analysis.statistics import Extraction, Statistic, reads_along_a_side
+from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN, ExprNumbers
+from attncc.analysis.tiles import TileTest, check_names, symbolic_walk
+from attncc.ir import FALSE, KV_IDX, KV_LEN, Q_IDX, Q_LEN, TRUE, Expr, const
+
+#: More ranges than this are replaced by the one that holds them all; the tile test then leaves out what lies between.
+MAX_RANGES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Positions start <= position < stop to visit if `when` holds; from full_start to full_stop no mask is needed.
+
+    Inside the sequence always; empty where stop <= start, or full_stop <= full_start.
+    """
+
+    start: Expr
+    stop: Expr
+    full_start: Expr
+    full_stop: Expr
+    when: Expr = TRUE
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """Nothing can be skipped; with `full` no tile needs the mask either."""
+
+    full: bool
+    test: TileTest
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """Solved. `kv_ranges` in q_min and q_max, `q_ranges` in kv_min and kv_max, each in ascending order of `start`.
+
+    Ranges may share a tile; a walk that never goes back visits each tile once. `exact`: every position of a range is
+    visible to some position of the tile, so that the ranges alone give the non-empty tiles; otherwise `test` leaves
+    out more. `assume` must hold of the parameters (divisors are positive); the ranges are the whole sequence where not.
+    """
+
+    kv_ranges: tuple[Range, ...]
+    q_ranges: tuple[Range, ...]
+    test: TileTest
+    exact: bool
+    assume: Expr = TRUE
+
+
+@dataclass(frozen=True, slots=True)
+class Tabulated:
+    """Tiles are classified by `test`, for a table or inside the loop; only tiles of the ranges can be visible."""
+
+    kv_ranges: tuple[Range, ...]
+    q_ranges: tuple[Range, ...]
+    test: TileTest
+    reason: str
+    assume: Expr = TRUE
+
+
+MaskShape = Dense | Bands | Tabulated
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """A condition as a union of conjunctions, each with its projections on kv and on q."""
+
+    terms: tuple[Conjunction, ...]
+    kv: tuple[Projection, ...]
+    q: tuple[Projection, ...]
+
+
+class Solver:
+    """One mask with everything that its solution shares: statistics, positive divisors, the walk over a tile."""
+
+    def __init__(self, mask: Expr) -> None:
+        check_names(mask)
+        self.mask = mask
+        extraction = Extraction()
+        self.condition = normal_condition(extraction.run(normal_condition(mask)))
+        self.statistics = tuple(extraction.found.values())
+        self.remainders = Remainders()
+        self.terms = self._parsed(self.condition)
+        self.complement = self._parsed(normal_condition(negated(self.condition)))
+        self.walk = symbolic_walk(self.statistics, self.remainders.positive)
+        assert isinstance(self.walk.numbers, ExprNumbers)
+        self.numbers: ExprNumbers = self.walk.numbers
+
+    def _parsed(self, condition: Expr) -> tuple[Conjunction, ...] | None:
+        terms = conjunctions(condition)
+        return None if terms is None else tuple(parse(term, self.remainders) for term in terms)
+
+    @property
+    def assume(self) -> Expr:
+        """What is taken of parameters: that divisors are at least 1."""
+        result: Value = TRUE
+        plain = symbolic_walk().numbers
+        for divisor in self.remainders.positive:
+            result = plain.and_(result, plain.le(const(1), divisor))
+        return _lifted(result)
+
+    def solve(self, terms: Sequence[Conjunction]) -> Union:
+        """The projections of conjunctions on both axes."""
+        parts = (self.walk, self.numbers, self.remainders)
+        kv, q = Axis(KV_IDX, *parts, KV_LEN), Axis(Q_IDX, *parts, Q_LEN)
+        return Union(tuple(terms), tuple(map(kv.project, terms)), tuple(map(q.project, terms)))
+
+    def test(self, union: Union | None) -> TileTest:
+        """The tile test; exact for tiles to visit where every conjunction is solved exactly."""
+        found = self.walk.interval(self.condition)
+        visit, full = _lifted(found.hi), _lifted(found.lo)
+        assume = self.assume
+        if union is not None:
+            reached, exact = self._reached(union)
+            visit = reached if exact else _lifted(self.numbers.and_(visit, reached))
+        if self.complement is not None:
+            missed, exact_full = self._reached(self.solve(self.complement))
+            full = _lifted(self.numbers.not_(missed)) if exact_full else full
+        if assume is not TRUE:  # a divisor of 0 or less: visit, and look at every pair
+            visit, full = (
+                _lifted(self.numbers.or_(self.numbers.not_(assume), visit)),
+                _lifted(self.numbers.and_(assume, full)),
+            )
+        return TileTest(visit, full, self.statistics)
+
+    def _reached(self, union: Union) -> tuple[Expr, bool]:
+        """The condition that some conjunction may hold somewhere in the tile, and whether that is exact."""
+        result: Value = FALSE
+        exact = True
+        for term, kv, q in zip(union.terms, union.kv, union.q, strict=True):
+            reached, sure = self._term_reached(term, kv, q)
+            result, exact = self.numbers.or_(result, reached), exact and sure
+        return _lifted(result), exact
+
+    def _term_reached(self, term: Conjunction, kv: Projection, q: Projection) -> tuple[Value, bool]:
+        n = self.numbers
+        guards: Value = TRUE
+        for guard in term.guards:
+            guards = n.and_(guards, guard)
+        if not term.others and all(map(is_linear, term.forms)):
+            box = Side(Q_IDX, form_of(Q_MIN), form_of(Q_MAX)), Side(KV_IDX, form_of(KV_MIN), form_of(KV_MAX))
+            found = has_solution(n, term.forms, *box)
+            if found is not None:
+                return n.and_(guards, found), True
+        if kv.exact:
+            return n.all_of([kv.when, *_meets(n, kv, KV_MIN, KV_MAX)]), True
+        if q.exact:
+            return n.all_of([q.when, *_meets(n, q, Q_MIN, Q_MAX)]), True
+        reached = [kv.when, q.when, *_meets(n, kv, KV_MIN, KV_MAX), *_meets(n, q, Q_MIN, Q_MAX)]
+        return n.all_of([*(_lifted(self.walk.interval(literal).hi) for literal in term.literals), *reached]), False
+
+
+def _meets(n: ExprNumbers, projection: Projection, first: Expr, last: Expr) -> list[Expr]:
+    """The conditions that a tile from `first` to `last` holds a position of a range; tiles lie inside the sequence."""
+    pairs = [(lower, last) for lower in projection.lowers] + [(first, upper) for upper in projection.uppers]
+    pairs += [(lower, upper) for lower in projection.lowers for upper in projection.uppers]
+    return [_lifted(n.le(lower, upper)) for lower, upper in pairs]
+
+
+def summarize_mask(mask: Expr) -> MaskShape:
+    """What a kernel must visit, as closed forms. LanguageError if a parameter has a reserved name."""
+    solver = Solver(mask)
+    union = None if solver.terms is None else solver.solve(solver.terms)
+    test = solver.test(union)
+    if test.full is TRUE:
+        return Dense(True, test)
+    assume = solver.assume
+    if union is None:
+        whole = (Range(const(0), KV_LEN, const(0), const(0)),), (Range(const(0), Q_LEN, const(0), const(0)),)
+        return Tabulated(*whole, test, "the mask has too many cases to be solved", assume)
+    kv_ranges = _guarded(solver.numbers, arranged(solver.numbers, union.kv, KV_LEN), assume, KV_LEN)
+    q_ranges = _guarded(solver.numbers, arranged(solver.numbers, union.q, Q_LEN), assume, Q_LEN)
+    if reads_along_a_side(mask):
+        return Tabulated(kv_ranges, q_ranges, test, "the mask reads captured tensors along the sequence", assume)
+    if test.visit is TRUE:
+        return Dense(False, test)
+    exact = len(kv_ranges) == len(union.kv) and all(p.exact for p in (*union.kv, *union.q))
+    return Bands(kv_ranges, q_ranges, test, exact, assume)
+
+
+def arranged(n: ExprNumbers, found: Sequence[Projection], size: Expr) -> tuple[Range, ...]:
+    """The projections as ranges in ascending order of their starts; one range around all where they are too many."""
+    ranges = [Range(p.start, p.stop, p.full_start, p.full_stop, p.when) for p in found if p.when is not FALSE]
+    kept: list[Range] = []
+    for i, each in enumerate(ranges):
+        others = [*kept, *ranges[i + 1 :]]
+        if not any(_holds_all(n, other, each) for other in others):
+            kept.append(each)
+    if len(kept) > MAX_RANGES:
+        return (_hull(n, kept, size),)
+    ordered = _sorted(n, kept)
+    return ordered if ordered is not None else (_hull(n, kept, size),)
+
+
+def _holds_all(n: ExprNumbers, outer: Range, inner: Range) -> bool:
+    """Whether the outer range certainly holds the inner one, and what is full of it."""
+    if outer.when is not TRUE and outer.when is not inner.when:
+        return False
+    within = n.le(outer.start, inner.start) is TRUE and n.le(inner.stop, outer.stop) is TRUE
+    empty = n.le(inner.full_stop, inner.full_start) is TRUE
+    full = n.le(outer.full_start, inner.full_start) is TRUE and n.le(inner.full_stop, outer.full_stop) is TRUE
+    return within and (empty or full)
+
+
+def _hull(n: ExprNumbers, ranges: Sequence[Range], size: Expr) -> Range:
+    start: Value = size
+    stop: Value = const(0)
+    for each in ranges:
+        start = n.min(start, n.where(each.when, each.start, size))
+        stop = n.max(stop, n.where(each.when, each.stop, const(0)))
+    return Range(start, stop, const(0), const(0))
+
+
+def _sorted(n: ExprNumbers, ranges: Sequence[Range]) -> tuple[Range, ...] | None:
+    """The ranges in an order of starts that holds in every call, where two can be active at once; None if there is
+    no such order."""
+    left, done = list(ranges), []
+    while left:
+        first = next((r for r in left if all(o is r or _may_precede(n, r, o) for o in left)), None)
+        if first is None:
+            return None
+        left.remove(first)
+        done.append(first)
+    return tuple(done)
+
+
+def _may_precede(n: ExprNumbers, a: Range, b: Range) -> bool:
+    return n.le(a.start, b.start) is TRUE or n.and_(a.when, b.when) is FALSE
+
+
+def _guarded(n: ExprNumbers, ranges: Iterable[Range], assume: Expr, size: Expr) -> tuple[Range, ...]:
+    """The ranges where the assumption holds, the whole sequence with the mask where it does not."""
+    if assume is TRUE:
+        return tuple(ranges)
+    guarded = [Range(r.start, r.stop, r.full_start, r.full_stop, _lifted(n.and_(assume, r.when))) for r in ranges]
+    return (*guarded, Range(const(0), size, const(0), const(0), _lifted(n.not_(assume))))
+
+
+def _lifted(value: Value) -> Expr:
+    return value if isinstance(value, Expr) else const(value)
+
+
+def statistics_of(shape: MaskShape) -> tuple[Statistic, ...]:
+    """What must be known of captured tensors before tiles are classified."""
+    return shape.test.statistics
+
+
+def walk_of(shape: MaskShape) -> Walk:
+    """A walk that bounds further expressions over the same tiles."""
+    return symbolic_walk(shape.test.statistics)

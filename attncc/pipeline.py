@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 from attncc.analysis import TileTest, tile_test
 from attncc.emit import Derivatives, KernelSource, differentiable, docstring, plan, render
 from attncc.frontend import parse
-from attncc.ir import SCORE, AttentionSpec, Op, Scalar, postorder, print_spec
+from attncc.ir import SCORE, AttentionSpec, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
 from attncc.passes import derive, lift, simplify
 from attncc.schedule import (
@@ -140,6 +140,7 @@ def _derivatives(canonical: AttentionSpec, gradients: Gradients) -> Derivatives:
         e for e in postorder(canonical.score) if e.op is Op.LOAD and e.scalar is Scalar.FLOAT and e.value in wanted
     ]
     by_load = {read: simplify(derive(canonical.score, read)) for read in reads}
+    by_load = {read: derivative for read, derivative in by_load.items() if derivative is not const(0.0)}
     return Derivatives(simplify(derive(canonical.score, SCORE)), by_load, gradients, names)
 
 

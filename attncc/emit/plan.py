@@ -122,7 +122,7 @@ class _KernelDraft(Draft):
         capture_lines = capture_gradient_lines(self.derivatives, texts, self.captures) if self.derivatives else []
         flow_lines = score_gradient_lines(self.derivatives, texts) if self.derivatives else []
         totals = [Line(line) for line in self.derivatives.totals(self.captures)] if self.derivatives else []
-        body = [str(line) for each in lines.values() for line in each] + [str(line) for line in capture_lines]
+        body = [str(line) for each in (*lines.values(), capture_lines, flow_lines) for line in each]
         return KernelPlan(
             template=self.template,
             name=self.spec.name,
@@ -159,7 +159,7 @@ class _KernelDraft(Draft):
             score_gradient=tuple(flow_lines),
             result=self.result(),
             differentiated=self.differentiated(),
-            helpers=_helpers([*body, beyond], self.derivatives is not None, bool(beyond), self.problem),
+            helpers=_helpers([*body, beyond, hidden], self.derivatives is not None, bool(beyond), self.problem),
         )
 
     def scores(self) -> tuple[str, dict[Expr, str], str, str]:

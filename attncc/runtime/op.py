@@ -111,7 +111,7 @@ def _refuse_duals(tensors: Sequence[Tensor]) -> None:
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):  # type: ignore[no-untyped-call]  # torch's
         raise UnsupportedError(
             "attention cannot be differentiated in forward mode (jvp)",
-            hint="use reverse mode (backward, torch.func.grad), or attncc.reference, which is plain torch",
+            hint="use reverse mode (backward), or attncc.reference, which is plain torch",
         )
 
 

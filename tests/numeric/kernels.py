@@ -62,7 +62,7 @@ def difference(found: Tensor | None, wanted: Tensor | None) -> float:
         wanted = torch.zeros_like(found) if wanted is None and found is not None else wanted
         if found is None or wanted is None:
             return 0.0
-    found, wanted = found.double(), wanted.double()
+    found, wanted = found.detach().double(), wanted.detach().double()
     assert found.shape == wanted.shape
     if not found.numel():
         return 0.0

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from attncc import __version__
+from attncc.commands.cache import cache
 from attncc.commands.check import check
 from attncc.commands.demo import demo
 from attncc.commands.explain import explain
@@ -86,3 +87,4 @@ def options(
 
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(cache)

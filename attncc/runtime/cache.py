@@ -199,13 +199,13 @@ class Store:
                 with contextlib.suppress(OSError):
                     lock.release()
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """The keys of all entries, whole or not."""
         return sorted(path.name for path in self.folder.glob("entries/??/*") if KEY.fullmatch(path.name))
 
     def survey(self, whole: bool = False) -> list[Found]:
         """All entries, the least recently used first; `whole` also reads and checks every file."""
-        found = [self._look(key, whole) for key in self.keys()]
+        found = [self._look(key, whole) for key in self.all_keys()]
         return sorted(found, key=lambda one: (one.used, one.key))
 
     def _look(self, key: str, whole: bool) -> Found:
@@ -229,7 +229,7 @@ class Store:
         self._sweep()
         if self.limit is None:
             return []
-        sizes = {key: measure(self.path(key)) for key in self.keys()}
+        sizes = {key: measure(self.path(key)) for key in self.all_keys()}
         total = sum(size for size, _ in sizes.values())
         removed = []
         for key, (size, _) in sorted(sizes.items(), key=lambda item: item[1][1]):

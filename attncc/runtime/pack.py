@@ -53,7 +53,7 @@ def open_pack(folder: Path) -> Pack:
         body = json.loads(data)
         stated = body.pop("digest")
         whole = canonical(body | {"digest": stated}).encode() == data and stated == sha256(canonical(body).encode())
-    except (ValueError, AttributeError, KeyError, RecursionError):
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         whole = False
     if not whole:
         raise InputError(f"the index of the pack {folder} is damaged", hint="compile the pack again")

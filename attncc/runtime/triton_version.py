@@ -92,8 +92,8 @@ def compile_stages(
     """What each stage of Triton's compiler made of a function, by its extension, and the metadata they left."""
     # Late: only what compiles needs Triton, which takes 0.2 s to import.
     from triton._C.libtriton import ir
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler.compiler import make_backend
+    from triton.backends.compiler import GPUTarget  # late, as above
+    from triton.compiler.compiler import make_backend  # late, as above
 
     attributes = {(index,): DIVISIBILITY for index in divisible}
     source = _source_class(gluon)(function, dict(signature), dict(constants), attributes)

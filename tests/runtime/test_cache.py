@@ -75,7 +75,7 @@ def test_a_file_name_that_could_leave_the_folder_is_refused(store, name):
 def test_publishing_twice_keeps_one_whole_entry(store):
     first, second = store.publish(IDENTITY, FACTS, FILES), store.publish(IDENTITY, FACTS, FILES)
     assert first == second == store.load(first.key)
-    assert store.keys() == [first.key]
+    assert store.all_keys() == [first.key]
     assert list((store.folder / "tmp").iterdir()) == []
 
 
@@ -248,7 +248,7 @@ keys = [store.publish({{"new": number}}, {{}}, {{"file": b"data"}}).key for numb
 assert all(store.load(key).files == {{"file": b"data"}} for key in keys)
 with store.lock(keys[0]):
     pass
-assert store.keys() == [old]
+assert store.all_keys() == [old]
 print("PRIVATE", store._overlay.folder)
 """
 
@@ -307,7 +307,7 @@ def test_the_least_recently_used_entries_go_first(tmp_path):
         os.utime(store.path(key) / MANIFEST, times=(1e9 - age, 1e9 - age))
     store.load(keys[0])  # the oldest, but it was used just now
     newest = publish(store, 99)
-    assert set(store.keys()) == {keys[0], keys[2], newest}
+    assert set(store.all_keys()) == {keys[0], keys[2], newest}
     assert sum(found.size for found in store.survey()) <= 5_000
 
 
@@ -315,7 +315,7 @@ def test_an_entry_larger_than_the_limit_still_serves(tmp_path):
     store = Store(tmp_path / "cache", limit=100)
     key = publish(store)
     assert store.load(key) is not None
-    assert store.keys() == [key]
+    assert store.all_keys() == [key]
 
 
 def test_what_killed_processes_left_is_swept_away(store):
@@ -345,7 +345,7 @@ def test_a_survey_names_damage_and_removes_nothing(store):
     }
     damage = {found.key: found.damage for found in store.survey(whole=True)}
     assert damage[keys[0]] == "kernel.cubin is not as it was written"
-    assert store.keys() == keys
+    assert store.all_keys() == keys
 
 
 def test_a_lock_keeps_others_out_and_is_never_needed(store, monkeypatch, caplog):

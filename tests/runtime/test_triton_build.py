@@ -86,7 +86,7 @@ def test_a_kernel_is_compiled_once_and_then_found_in_the_process_and_in_the_cach
     again = build(add_kernel(), "sm_90")
     assert again == first
     assert compiled == ["add"]
-    assert store.keys() == [first.key]
+    assert store.all_keys() == [first.key]
 
 
 def test_a_kernel_is_found_by_its_key_alone(store, compiled):
@@ -134,7 +134,7 @@ def test_triton_keeps_no_copy_of_its_own(store, tmp_path, repository):
     home = tmp_path / "home"
     environment = os.environ | {"HOME": str(home), "TRITON_HOME": str(home), "ATTNCC_CACHE_DIR": str(store.folder)}
     subprocess.run([sys.executable, "-c", code], cwd=repository, env=environment, check=True)
-    assert len(store.keys()) == 1
+    assert len(store.all_keys()) == 1
     assert not home.exists()
 
 
@@ -309,7 +309,7 @@ def test_what_a_debugging_variable_made_is_not_kept(store, monkeypatch, caplog):
     monkeypatch.setenv("DISABLE_PTXAS_OPT", "1")
     assert triton_version.debugging_variables() == ["DISABLE_PTXAS_OPT"]
     build(add_kernel(), "sm_80")
-    assert store.keys() == []
+    assert store.all_keys() == []
     assert "DISABLE_PTXAS_OPT is set" in caplog.text
 
 

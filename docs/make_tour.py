@@ -22,7 +22,7 @@ from attncc.report.blocks import draw_blocks
 from attncc.schedule import TORCH_CPU, Facts, Gradients, Problem
 
 PAGE = Path(__file__).with_name("tour.md")
-PLACE = re.compile(r"(<!-- generated: (\w+) -->\n```(\w+)\n).*?(\n```\n<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- generated: (\w+) -->\n```\w+\n)(.*?)(```\n<!-- end -->)", re.DOTALL)
 TEXT = """\
 attention tour(window: int = 256):
   capture slopes: float[heads]
@@ -186,7 +186,7 @@ PARTS: dict[str, Callable[[], str]] = {
 
 def render(page: str) -> str:
     """The page with its generated parts as they are now."""
-    return PLACE.sub(lambda found: f"{found[1]}{PARTS[found[2]]().rstrip()}{found[4]}", page)
+    return PLACE.sub(lambda found: f"{found[1]}{PARTS[found[2]]().rstrip()}\n{found[4]}", page)
 
 
 if __name__ == "__main__":

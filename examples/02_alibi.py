@@ -15,7 +15,7 @@ def causal(b, h, q_idx, kv_idx):
     return q_idx >= kv_idx
 
 
-attention = attncc.compile(score_mod=alibi, mask_mod=causal)
+attention = attncc.compile(score_mod=alibi, mask_mod=causal, name="alibi")
 
 q, k, v = (torch.randn(2, 4, 300, 32) for _ in range(3))
 out, lse = attention(q, k, v, return_lse=True)

@@ -42,6 +42,9 @@ for _ in range(10):
 assert losses[-1] < losses[0]
 print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, temperatures {module.temperature.detach().numpy().round(3)}")
 
+attention = attncc.compile(module.heat, causal, name="heat")  # the same as an object, to look at
+print(attention.text)
+
 twin = copy.deepcopy(module)
 with torch.no_grad():
     twin.temperature.mul_(3.0)

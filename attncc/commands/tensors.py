@@ -56,14 +56,14 @@ def _read_safetensors(name: str, path: Path, key: str | None) -> Tensor:
         with safe_open(path, framework="pt") as file:
             keys: list[str] = sorted(file.keys())
             alone = name not in keys and len(keys) == 1
-            chosen = key or (keys[0] if alone else name)
+            chosen: str = key or (keys[0] if alone else name)
             if chosen in keys:
                 tensor: Tensor = file.get_tensor(chosen)
                 return tensor
     except (SafetensorError, OSError) as error:
         raise InputError(f"capture `{name}`: {path} cannot be read: {error}") from None
-    hint = f"it has {', '.join(keys)}: write {path}:KEY" if keys else None
-    raise InputError(f"capture `{name}`: {path} has no tensor `{key or name}`", hint=hint)
+    names = f"it has {', '.join(keys)}: write {path}:KEY" if keys else None
+    raise InputError(f"capture `{name}`: {path} has no tensor `{key or name}`", hint=names)
 
 
 def example_captures(

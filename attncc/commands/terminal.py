@@ -12,10 +12,13 @@ from rich.text import Text
 
 from attncc.errors import AttnccError
 
+PIPE_WIDTH = 1000  # wider than any table, so that nothing is cut from what a program reads
+
 
 def console() -> Console:
     """Standard output: coloured in a terminal, plain in a pipe, never wrapping what a program may read."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=piped, width=PIPE_WIDTH if piped else None)
 
 
 def complaints() -> Console:

@@ -8,9 +8,12 @@ from typing import Any, Final
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from attncc.report.plot import DPI, TEXT_COLOR
 
+#: The smallest distance that is drawn.
+FLOOR: Final = 1e-8
 #: Told apart by lightness and by dashes, not by hue alone.
 STYLES: Final[tuple[dict[str, Any], ...]] = (
     {"color": "#e0862e", "linewidth": 3.4, "alpha": 0.75},
@@ -20,7 +23,7 @@ STYLES: Final[tuple[dict[str, Any], ...]] = (
 
 def save_curves(curves: Mapping[str, Sequence[float]], title: str, label: str, path: Path) -> Path:
     """Draw two curves over the same steps and, below, how far they are apart; write a PNG."""
-    (first, one), (second, other) = curves.items()
+    one, other = curves.values()
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -28,13 +31,14 @@ def save_curves(curves: Mapping[str, Sequence[float]], title: str, label: str, p
         upper.plot(range(1, len(values) + 1), values, label=name, **style)
     upper.set_ylabel(label, fontsize=9, color=TEXT_COLOR)
     upper.legend(fontsize=9, frameon=False)
-    gaps = [abs(a - b) for a, b in zip(one, other, strict=True)]
+    gaps = [max(FLOOR, abs(a - b)) for a, b in zip(one, other, strict=True)]  # a logarithm has no 0
     lower.plot(range(1, len(gaps) + 1), gaps, color=TEXT_COLOR, linewidth=1)
     lower.axhline(1e-3, color="#b03030", linewidth=0.8, linestyle=":")
     lower.annotate("1e-3", (1, 1e-3), xytext=(2, 2), textcoords="offset points", fontsize=7, color="#b03030")
     lower.set_yscale("log")
-    lower.set_ylim(max(1e-9, min(1e-8, *[gap for gap in gaps if gap] or [1e-8])), 1e-2)
-    lower.set_ylabel(f"|{first} − {second}|", fontsize=7, color=TEXT_COLOR)
+    lower.set_ylim(FLOOR, max(1e-2, 2 * max(gaps)))
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lower.set_ylabel("difference", fontsize=8, color=TEXT_COLOR)
     lower.set_xlabel("step", fontsize=9, color=TEXT_COLOR)
     for axis in (upper, lower):
         axis.tick_params(labelsize=8, colors=TEXT_COLOR)

@@ -52,8 +52,8 @@ def draw(picture: Picture) -> Figure:
     """The picture as a matplotlib figure."""
     columns = min(4, len(picture.panels))
     rows = -(-len(picture.panels) // max(1, columns))
-    height = (WIDTH - 0.8) * _aspect(picture) + (0.95 if len(picture.panels) > 1 else 0.8)  # titles and labels
-    size = (WIDTH * columns, height * rows + (1.15 if columns == 1 else 0.95))
+    height = (WIDTH - 0.8) * _aspect(picture) + (0.85 if len(picture.panels) > 1 else 0.7)  # titles and labels
+    size = (WIDTH * columns, height * rows + (0.9 if columns == 1 else 0.7))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()

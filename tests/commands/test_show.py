@@ -35,7 +35,7 @@ def test_a_python_function_shows_the_same_text(functions):
 def test_a_score_and_a_mask_make_one_variant(functions):
     shown = attncc("show", f"{functions}:alibi,near").out
     assert "mask =" in shown
-    assert "score = score - slopes[h] * (q_idx - kv_idx)" in shown
+    assert "score = score - slopes[h] * distance" in shown
 
 
 def test_functions_inside_classes_are_found(functions):

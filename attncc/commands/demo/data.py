@@ -1,6 +1,7 @@
 """The text of the demo: source files of Python's standard library, as bytes, packed into sequences.
 
-Several files share a sequence; `documents` says which file each byte belongs to, so that attention can stay within it.
+A document is an excerpt of one file. Several share a sequence; `documents` says which one each byte belongs to, so that
+attention can stay within it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from attncc.errors import InputError
 
 VOCABULARY = 256
 SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__", "lib2to3"})
-MAX_FILE = 40_000
+MAX_EXCERPT = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,16 @@ def batches(batch: int, length: int, seed: int) -> Iterator[Batch]:
 def _documents(files: list[Path], choose: random.Random) -> Iterator[tuple[int, bytes]]:
     number = 0
     while True:
-        text = choose.choice(files).read_bytes()[:MAX_FILE]
+        text = _excerpt(choose.choice(files).read_bytes(), choose)
         if text:
             yield number, text
             number += 1
+
+
+def _excerpt(text: bytes, choose: random.Random) -> bytes:
+    """Some of a file, from the beginning of a line on, at most MAX_EXCERPT bytes."""
+    start = text.rfind(b"\n", 0, choose.randrange(len(text) + 1)) + 1
+    return text[start : start + choose.randint(MAX_EXCERPT // 3, MAX_EXCERPT)]
 
 
 def _pack(stream: Iterator[tuple[int, bytes]], pending: list[tuple[int, int]], length: int) -> list[tuple[int, int]]:

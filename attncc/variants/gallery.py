@@ -142,11 +142,10 @@ NEIGHBORHOOD = (
     Entry(
         "neighborhood_bias",
         "neighborhood",
-        "bands",
+        "dense",
         score=neighborhood.neighborhood_bias,
-        mask=neighborhood.neighborhood_2d,
         example=examples.offsets_2d,
-        small=canvas(16, window=5),
+        small=fixed(width=16, window=5),
     ),
     Entry("halo_2d", "neighborhood", "bands", mask=neighborhood.halo_2d, small=fixed(width=16, block=4, halo=2)),
     Entry("axial_2d", "neighborhood", "bands", mask=neighborhood.axial_2d, small=fixed(width=12)),

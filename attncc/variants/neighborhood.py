@@ -92,10 +92,13 @@ def strided_neighborhood_2d(height: int = 32, width: int = 32, window: int = 8, 
 
 @recipe
 def neighborhood_bias(table: Tensor, width: int = 32, window: int = 7) -> Score:
-    """A learned bias per head and offset, for `neighborhood_2d`. table: float [heads, 2·window − 1, 2·window − 1]."""
+    """A learned bias per head and offset, for use with `neighborhood_2d`; larger offsets share the outermost values.
+
+    table: float [heads, 2·window − 1, 2·window − 1].
+    """
 
     @score(
-        formula="s + T[h, y_j − y_i + w − 1, x_j − x_i + w − 1]",
+        formula="s + T[h, clip(y_j − y_i) + w − 1, clip(x_j − x_i) + w − 1], clip to ±(w − 1)",
         citation=NATTEN,
         captures={"table": "float[heads, _, _]"},
     )

@@ -90,9 +90,9 @@ def fixed_summary(block: int = 64, summary: int = 8) -> Mask:
 def sink_window(sinks: int = 4, window: int = 256) -> Mask:
     """A causal window of `window` keys, and the first `sinks` keys for all."""
 
-    @mask(formula="i ≥ j ∧ (i − j < w ∨ j < s)", citation="Xiao et al. 2023, arXiv:2309.17453")
+    @mask(formula="i ≥ j ∧ (j < s ∨ i − j < w)", citation="Xiao et al. 2023, arXiv:2309.17453")
     def sink_window(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-        return (q_idx >= kv_idx) & ((q_idx - kv_idx < window) | (kv_idx < sinks))
+        return (q_idx >= kv_idx) & ((kv_idx < sinks) | (q_idx - kv_idx < window))
 
     return sink_window
 

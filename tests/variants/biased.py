@@ -30,11 +30,12 @@ def t5_bucket(relative, buckets, most):
 
 def neighborhood_bias(at, s):
     bias = np.zeros((at.heads, at.q_len, at.kv_len))
+    most = at.p.window - 1
     for i in range(at.q_len):
         for j in range(at.kv_len):
             (y, x), (v, u) = divmod(i, at.p.width), divmod(j, at.p.width)
-            if abs(v - y) < at.p.window and abs(u - x) < at.p.window:
-                bias[:, i, j] = at.c.table[:, v - y + at.p.window - 1, u - x + at.p.window - 1]
+            down, right = (sorted((-most, offset, most))[1] for offset in (v - y, u - x))
+            bias[:, i, j] = at.c.table[:, most + down, most + right]
     return s + bias[None]
 
 

@@ -300,7 +300,6 @@ VISIBLE = {
     "neighborhood_3d": neighborhood_3d,
     "dilated_neighborhood_1d": dilated_neighborhood_1d,
     "strided_neighborhood_2d": strided_neighborhood_2d,
-    "neighborhood_bias": neighborhood_2d,
     "halo_2d": halo_2d,
     "axial_2d": lambda at: groups(at, lambda n: n // at.p.width) | groups(at, lambda n: n % at.p.width),
     "shifted_window_2d": shifted_window_2d,

@@ -1,7 +1,7 @@
 """A small algebra for writing what torch's functions mean: a registry, and short names for operations.
 
-A definition under `means(name, …)` has torch's parameters, by name and position. Those annotated `Expr` or `Number` take a number
-or a tensor, element by element; the others take plain Python values.
+A definition under `means(name, …)` has torch's parameters, by name and position. Those annotated `Expr` or `Number`
+take a number or a tensor, element by element; the others take plain Python values.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ POINTWISE: Final[dict[str, Pointwise]] = {}
 
 
 def means(*names: str) -> Callable[[Callable[..., Expr]], Callable[..., Expr]]:
+    """Enter a definition under names of torch."""
+
     def enter(compute: Callable[..., Expr]) -> Callable[..., Expr]:
         found = signature(compute, eval_str=True)
         operands = frozenset(name for name, each in found.parameters.items() if _is_operand(each))
@@ -44,10 +46,12 @@ def _is_operand(parameter: Parameter) -> bool:
 
 
 def e(value: Number) -> Expr:
+    """A number as an expression."""
     return value if isinstance(value, Expr) else const(value)
 
 
 def do(op: Op) -> Callable[..., Expr]:
+    """An operation as a function of expressions and numbers."""
     return lambda *operands: apply(op, *map(e, operands))
 
 
@@ -60,22 +64,29 @@ and_, or_, not_, where = do(Op.AND), do(Op.OR), do(Op.NOT), do(Op.WHERE)
 
 
 def float_(x: Number) -> Expr:
+    """An operand as a Float."""
     return cast(e(x), Scalar.FLOAT)
 
 
 def means_unary(op: Op, *names: str) -> None:
+    """Enter an operation of one operand."""
+
     @means(*names)
     def compute(input: Expr) -> Expr:
         return apply(op, input)
 
 
 def means_binary(op: Op, *names: str) -> None:
+    """Enter an operation of two operands."""
+
     @means(*names)
     def compute(input: Expr, other: Expr) -> Expr:
         return apply(op, input, other)
 
 
 def means_reflected(op: Op, *names: str) -> None:
+    """Enter an operation whose operands torch swaps, as in `2 ** x`."""
+
     @means(*names)
     def compute(input: Expr, other: Expr) -> Expr:
         return apply(op, other, input)

@@ -15,14 +15,17 @@ def declared_dims(*functions: Any) -> dict[str, Dims]:
     found: dict[str, Dims] = {}
     clashing: set[str] = set()
     for function in functions:
-        declared = getattr(function, "__attncc_captures__", None)
-        if not isinstance(declared, Mapping):
-            continue
-        for name, text in declared.items():
-            dims = _dims(str(text))
+        for name, text in declarations(function).items():
+            dims = _dims(text)
             if found.setdefault(name, dims) != dims:
                 clashing.add(name)
     return {name: dims for name, dims in found.items() if name not in clashing}
+
+
+def declarations(function: Any) -> dict[str, str]:
+    """What a function declares of its captures: texts by name."""
+    declared = getattr(function, "__attncc_captures__", None)
+    return {str(name): str(text) for name, text in declared.items()} if isinstance(declared, Mapping) else {}
 
 
 def _dims(text: str) -> Dims:

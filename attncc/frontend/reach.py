@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from attncc.frontend import reach_functions as plain
+from attncc.frontend.declarations import declarations
 from attncc.frontend.reach_objects import visit_class, visit_declaring, visit_object
 from attncc.frontend.walk import Hint, Substitute, Visit, Walk
 
@@ -74,13 +75,19 @@ def reach(functions: tuple[Any, ...], substitute: Substitute | None = None) -> t
     hint = _HINTS.get(key) or Hint()
     while True:
         walk = Walk(hint, handler_of, substitute)
-        found = tuple(walk.visit(function, "function") for function in functions)
+        found = tuple(_visited(walk, function) for function in functions)
         if not walk.more and not walk.again:
             return walk, found
         hint = Hint((*hint.names, *walk.more), walk.changes)
         if len(_HINTS) > LIMIT:
             _HINTS.clear()
         _HINTS[key] = hint
+
+
+def _visited(walk: Walk, function: Any) -> object:
+    # The dims that it declares for its captures become a part of the spec.
+    walk.facts += declarations(function).items()
+    return walk.visit(function, "function")
 
 
 def handler_of(kind: type) -> Visit:
@@ -97,11 +104,12 @@ def _family(kind: type) -> Visit:
         if issubclass(kind, base):
             return handler
     origin = kind.__module__.partition(".")[0]
+    fixed = callable(getattr(kind, "__hash__", None))
     if origin == "numpy":
         # An array holds numbers that may change; a scalar does not.
-        return plain.visit_shown if kind.__hash__ is not None else plain.visit_opaque
+        return plain.visit_shown if fixed else plain.visit_opaque
     if origin in ("torch", "typing", "types"):
-        return plain.visit_atom if kind.__hash__ is not None else plain.visit_opaque
+        return plain.visit_atom if fixed else plain.visit_opaque
     return visit_object
 
 

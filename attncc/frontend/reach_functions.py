@@ -33,21 +33,25 @@ def is_pure(module: object) -> bool:
 
 
 def visit_none(walk: Walk, value: Any, name: str) -> object:
+    """A value of which there is only one."""
     walk.facts.append(value)
     return value
 
 
 def visit_text(walk: Walk, value: str | bytes, name: str) -> object:
+    """A text."""
     walk.facts += type(value), value
     return value
 
 
 def visit_bool(walk: Walk, value: bool, name: str) -> object:
+    """A bool, which is a constant."""
     walk.facts.append("true" if value else "false")
     return value
 
 
 def visit_int(walk: Walk, value: int, name: str) -> object:
+    """An int, which may differ from call to call; a fact where it stays as it is."""
     if walk.pinned or not -INT64 <= value < INT64:
         walk.facts += "=", value
         return value
@@ -59,27 +63,32 @@ def visit_int(walk: Walk, value: int, name: str) -> object:
 
 
 def visit_float(walk: Walk, value: float, name: str) -> object:
+    """A float, which is a constant."""
     walk.facts.append(value.hex())
     return value
 
 
 def visit_atom(walk: Walk, value: Any, name: str) -> object:
+    """A value that is known by equality."""
     walk.facts += type(value), value
     return value
 
 
 def visit_shown(walk: Walk, value: Any, name: str) -> object:
+    """A value that is known by what it shows."""
     walk.facts += type(value), repr(value)
     return value
 
 
 def visit_tensor(walk: Walk, value: torch.Tensor, name: str) -> object:
+    """A tensor, known by its kind and its rank."""
     if walk.first_tensor(value, name):
         walk.facts += type(value), value.dtype, value.dim()
     return value
 
 
 def visit_function(walk: Walk, value: types.FunctionType, name: str) -> object:
+    """A Python function: its code, cells, defaults and globals. Library code is known by itself."""
     found = walk.once(value)
     if found is not None:
         return found[1]
@@ -131,8 +140,8 @@ def _cells(walk: Walk, value: types.FunctionType, rebuilt: types.FunctionType | 
         elif mine is cell:
             walk.pin(content, name)
         else:
-            shared = type(content) is int
-            found = walk.number((id(cell), None), content, name) if shared else walk.visit(content, name)
+            place = id(cell), None
+            found = walk.number(place, content, name) if type(content) is int else walk.visit(content, name)
             if mine is not None:
                 mine.cell_contents = found
 
@@ -166,8 +175,8 @@ def _globals(walk: Walk, value: types.FunctionType, known: Scan, rebuilt: types.
         elif name in known.rebound:
             walk.pin(content, name)
         else:
-            shared = type(content) is int
-            found = walk.number((id(scope), name), content, name) if shared else walk.visit(content, name)
+            place = id(scope), name
+            found = walk.number(place, content, name) if type(content) is int else walk.visit(content, name)
             if rebuilt is not None and found is not content:
                 rebuilt.__globals__[name] = found
     for name in known.modules:
@@ -177,6 +186,7 @@ def _globals(walk: Walk, value: types.FunctionType, known: Scan, rebuilt: types.
 
 
 def visit_method(walk: Walk, value: types.MethodType, name: str) -> object:
+    """A bound method."""
     function, bound = walk.visit(value.__func__, name), walk.visit(value.__self__, "self")
     if function is value.__func__ and bound is value.__self__:
         return value
@@ -184,11 +194,12 @@ def visit_method(walk: Walk, value: types.MethodType, name: str) -> object:
 
 
 def visit_partial(walk: Walk, value: functools.partial[Any], name: str) -> object:
+    """A partial function."""
     found = walk.once(value)
     if found is not None:
         return found[1]
     walk.facts += "partial", len(value.args)
-    function = walk.visit(value.func, name)
+    function: Any = walk.visit(value.func, name)
     args = [walk.visit(each, f"argument{i}") for i, each in enumerate(value.args)]
     named = {}
     for key, each in value.keywords.items():
@@ -196,12 +207,13 @@ def visit_partial(walk: Walk, value: functools.partial[Any], name: str) -> objec
         named[key] = walk.visit(each, key)
     if walk.substitute is None or walk.pinned:
         return value
-    rebuilt = functools.partial(function, *args, **named)  # type: ignore[arg-type]  # it stands for a function
+    rebuilt = functools.partial(function, *args, **named)
     walk.replace(value, rebuilt)
     return rebuilt
 
 
 def visit_module(walk: Walk, value: types.ModuleType, name: str) -> object:
+    """A module: what reached code names in it, if it is a user's."""
     if is_pure(value.__name__):
         walk.facts.append(value.__name__)
         return value
@@ -219,6 +231,7 @@ def visit_module(walk: Walk, value: types.ModuleType, name: str) -> object:
 
 
 def visit_sequence(walk: Walk, value: Any, name: str) -> object:
+    """A list or tuple."""
     found = walk.once(value)
     if found is not None:
         return found[1]
@@ -237,6 +250,7 @@ def visit_sequence(walk: Walk, value: Any, name: str) -> object:
 
 
 def visit_mapping(walk: Walk, value: Any, name: str) -> object:
+    """A dict or a view of one."""
     found = walk.once(value)
     if found is not None:
         return found[1]
@@ -258,6 +272,7 @@ def visit_mapping(walk: Walk, value: Any, name: str) -> object:
 
 
 def visit_set(walk: Walk, value: Any, name: str) -> object:
+    """A set of plain values."""
     if len(value) > MAX_ITEMS or not all(type(each) in PLAIN for each in value):
         return walk.unknown(value, f"`{name}` is a set of objects")
     walk.facts += type(value), tuple(sorted(map(repr, value)))
@@ -265,6 +280,7 @@ def visit_set(walk: Walk, value: Any, name: str) -> object:
 
 
 def visit_built_in(walk: Walk, value: Any, name: str) -> object:
+    """A function in C, known by itself where its answers depend on its arguments only."""
     owner = getattr(value, "__self__", None)
     if owner is None or isinstance(owner, types.ModuleType | type):
         module = getattr(owner, "__name__", None) or getattr(value, "__module__", None)
@@ -283,9 +299,11 @@ def visit_cached(walk: Walk, value: Any, name: str) -> object:
 
 
 def visit_range(walk: Walk, value: range, name: str) -> object:
+    """A range."""
     walk.facts += range, value.start, value.stop, value.step
     return value
 
 
 def visit_opaque(walk: Walk, value: Any, name: str) -> object:
+    """A value that nothing is known of."""
     return walk.unknown(value, f"`{name}` is a `{type(value).__name__}`, whose state cannot be told")

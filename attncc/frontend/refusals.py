@@ -1,36 +1,26 @@
-"""What to say when Python asks a traced value for a plain number or a truth value, and which functions are refused.
-
-The construct that asked is found in the user's text, so that the hint names its replacement.
-"""
+"""Which torch calls are refused while tracing, and what to say of each."""
 
 from __future__ import annotations
 
-import ast
 import difflib
-from typing import Final
+from typing import Any, Final, NoReturn
+
+import torch
 
 from attncc.errors import LanguageError
 from attncc.frontend.algebra import POINTWISE
-from attncc.frontend.places import construct
+from attncc.frontend.constructs import conversion, truth
+from attncc.frontend.recordings import Source
 from attncc.frontend.shapes import STRUCTURED
-from attncc.source import Source, Span
-
-Message = tuple[str, str | None, Span | None]
+from attncc.frontend.tracer import Tracer
 
 #: Functions that give another answer each time.
 RANDOM: Final = frozenset(
     (
         *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli"),
-        *(
-            "multinomial",
-            "poisson",
-            "dropout",
-            "alpha_dropout",
-            "feature_dropout",
-            "feature_alpha_dropout",
-            "dropout1d",
-        ),
-        *("dropout2d", "dropout3d", "rrelu", "gumbel_softmax", "native_dropout", "manual_seed", "seed", "initial_seed"),
+        *("multinomial", "poisson", "dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "rrelu"),
+        *("dropout1d", "dropout2d", "dropout3d", "native_dropout", "gumbel_softmax"),
+        *("manual_seed", "seed", "initial_seed"),
         *("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"),
     )
 )
@@ -39,16 +29,8 @@ UNSET: Final = frozenset(("empty", "empty_like", "new_empty", "empty_strided", "
 READS: Final = frozenset(
     (
         *("item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__complex__", "__array__"),
-        *(
-            "is_nonzero",
-            "__contains__",
-            "equal",
-            "allclose",
-            "_assert",
-            "_assert_async",
-            "__dlpack__",
-            "get __cuda_array_interface__",
-        ),
+        *("is_nonzero", "__contains__", "equal", "allclose", "_assert", "_assert_async", "__dlpack__"),
+        "get __cuda_array_interface__",
     )
 )
 #: Where the value of a captured tensor decides the shape of a result.
@@ -58,42 +40,25 @@ DEPENDENT: Final = frozenset(
         *("histc", "histogram", "combinations", "one_hot", "unique_dim"),
     )
 )
-_PAIR: Final = "it has another value for every pair of a query and a key"
-_CHOOSE: Final = "choose between values with `torch.where(condition, a, b)`"
-_INSTEAD: Final = {
-    "min": "`torch.minimum(a, b)`, or `x.clamp(max=…)` with a number",
-    "max": "`torch.maximum(a, b)`, or `x.clamp(min=…)` with a number",
-    "any": "`a | b`",
-    "all": "`a & b`",
-    "bool": "`x != 0`",
-    "int": "`x.int()`",
-    "float": "`x.float()`",
-    "round": "`torch.round(x)`",
-    "pow": "`torch.pow(x, y)`",
-    "sorted": "`torch.minimum` and `torch.maximum`",
-}
-_TORCH_OF_MATH: Final = {"fabs": "abs", "pow": "pow", "isclose": "isclose", "gamma": "special.gamma", "ceil": "ceil"}
 
 
-def truth(span: Span | None) -> Message:
-    """Why a traced value has no truth value, said for the construct that asked for it."""
-    found = construct(span)
-    if found is None:
-        hint = "use `&`, `|`, `~` on conditions, torch.where to choose, torch.minimum and torch.maximum"
-        return f"a traced value cannot be true or false: {_PAIR}", hint, span
-    node, parent, _ = found
-    source = found[2].source
-    for candidate in (node, parent):
-        said = _truth_of(candidate, node, source)
-        if said is not None:
-            message, hint, whole = said
-            return message, hint, _span(source, whole) or span
-    return f"a traced value cannot be true or false: {_PAIR}", _CHOOSE, span
+def spelling(func: Any) -> str:
+    """The name of a torch function: `get x` of an attribute, `space::name` of a custom operator."""
+    name = getattr(func, "__name__", None) or str(func)
+    if name in ("__get__", "__set__"):
+        return f"{name.strip('_')} {func.__self__.__name__}"
+    if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        packet = func.overloadpacket if isinstance(func, torch._ops.OpOverload) else func
+        space, _, plain = str(packet).rpartition(".")
+        return plain if space in ("aten", "prims") else f"{space}::{plain}"
+    return str(name)
 
 
-def error(message: str, place: Span | None, hint: str | None) -> LanguageError:
-    """A refusal at a place that was found in the text."""
-    return LanguageError(message, place, hint)
+def shown(name: str) -> str:
+    """A torch function as users write it."""
+    if name.startswith("get "):
+        return f".{name[4:]}"
+    return name if name.startswith("__") or "::" in name else f"torch.{name}"
 
 
 def nearest(name: str) -> str:
@@ -117,99 +82,47 @@ def nearest(name: str) -> str:
     return "write it with torch's elementary functions, or compute it before the call and capture the result"
 
 
-def _truth_of(candidate: ast.AST | None, node: ast.AST, source: Source) -> tuple[str, str, ast.AST] | None:
-    match candidate:
-        case ast.Compare(ops=[ast.In() | ast.NotIn(), *_]):
-            return f"`in` needs plain values, but {_PAIR}", "compare with each: `(x == 1) | (x == 2)`", candidate
-        case ast.Compare(ops=[_, _, *_]):
-            return (
-                "a chained comparison joins its parts with `and`, which needs one answer",
-                _unchained(candidate, source),
-                candidate,
-            )
-        case ast.BoolOp():
-            word, sign = ("and", "&") if isinstance(candidate.op, ast.And) else ("or", "|")
-            parts = f" {sign} ".join(f"({_text(each, source)})" for each in candidate.values)
-            return f"`{word}` needs one answer, but {_PAIR}", f"write `{parts}`", candidate
-        case ast.UnaryOp(op=ast.Not()):
-            return f"`not` needs one answer, but {_PAIR}", f"write `~({_text(candidate.operand, source)})`", candidate
-        case ast.If() | ast.IfExp() | ast.While() | ast.Assert():
-            words = {ast.If: "if", ast.IfExp: "if", ast.While: "while", ast.Assert: "assert"}
-            word = words[type(candidate)]
-            return f"`{word}` needs one answer, but {_PAIR}", _choice(candidate, source), node
-        case ast.comprehension():
-            return f"`if` needs one answer, but {_PAIR}", _CHOOSE, node
-        case ast.Call():
-            name = _text(candidate.func, source)
-            instead = _INSTEAD.get(name)
-            return f"`{name}` needs plain values, but {_PAIR}", f"use {instead}" if instead else _CHOOSE, candidate
-    return None
+def refuse_random(tracer: Tracer, name: str) -> NoReturn:
+    """Numbers drawn while the function runs."""
+    if name in UNSET:
+        tracer.refuse(f"`{shown(name)}` makes a tensor without values", "use `zeros`, `ones` or `full`")
+    hint = "draw the numbers before the call, and capture the tensor"
+    tracer.refuse(f"`{shown(name)}` gives other numbers each time, which a kernel cannot", hint)
 
 
-def _choice(candidate: ast.AST, source: Source) -> str:
-    if isinstance(candidate, ast.IfExp):
-        parts = (_text(each, source) for each in (candidate.test, candidate.body, candidate.orelse))
-        return f"write `torch.where({', '.join(parts)})`"
-    if isinstance(candidate, ast.Assert):
-        return "check the arguments before the call"
-    return _CHOOSE
+def refuse_writing(tracer: Tracer, name: str, kwargs: dict[str, Any]) -> None:
+    """A call that changes a tensor."""
+    if name in ("__setitem__", "__delitem__", "index_put") or name.startswith("set "):
+        hint = "compute a new value: `torch.where(condition, new, old)`"
+        tracer.refuse("a score or mask function may not write into a tensor", hint)
+    changes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+    if changes or name in ("__iadd__", "backward", "copy_"):
+        plain = name.rstrip("_")
+        hint = f"write `x = x.{plain}(…)`"
+        tracer.refuse(f"`{name}` changes its tensor, which a score or mask function may not do", hint)
+    if kwargs.get("out") is not None:
+        tracer.refuse("`out=` writes into a tensor, which a score or mask function may not do")
 
 
-def _unchained(chain: ast.Compare, source: Source) -> str:
-    signs = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
-    sides = [_text(each, source) for each in (chain.left, *chain.comparators)]
-    words = [signs.get(type(op), "==") for op in chain.ops]
-    parts = (f"({left} {word} {right})" for left, word, right in zip(sides, words, sides[1:], strict=False))
-    return f"write `{' & '.join(parts)}`"
+def refuse_reading(tracer: Tracer, name: str) -> NoReturn:
+    """Python asks a traced value for a plain one."""
+    span = tracer.places.span(tracer.places.frame())
+    asked = truth(span) if name in ("__bool__", "is_nonzero") else conversion(name, span)
+    message, hint, place = asked
+    raise LanguageError(message, place, hint)
 
 
-def conversion(name: str, span: Span | None) -> Message:
-    """Why a traced value gives no plain number, said for the function that asked for it."""
-    found = construct(span)
-    if found is not None:
-        source = found[2].source
-        for candidate in found[:2]:
-            if isinstance(candidate, ast.Call):
-                called = _text(candidate.func, source)
-                return (
-                    f"`{called}` needs a plain number, but {_PAIR}",
-                    _instead(called),
-                    _span(source, candidate) or span,
-                )
-            if isinstance(candidate, ast.Subscript):
-                hint = "index a tensor: `torch.tensor(values)[q_idx]`, made before the call"
-                return f"a Python list is indexed with plain numbers, but {_PAIR}", hint, span
-    asked = {"__int__": "int", "__float__": "float", "__index__": "int", "__bool__": "bool"}.get(name, name)
-    return f"`{asked}` needs a plain number, but {_PAIR}", _instead(asked), span
+def refuse_value(tracer: Tracer, name: str, source: Source) -> NoReturn:
+    """Python asks a captured tensor for its numbers."""
+    plain = {"__bool__": "bool", "__int__": "int", "__float__": "float", "__index__": "int"}.get(name, name.strip("_"))
+    hint = f"use the tensor itself: `{source.name}` is read anew in each call"
+    tracer.refuse(f"`{plain}` reads the value of `{source.name}` while the kernel is made, not when it runs", hint)
 
 
-def _instead(called: str) -> str:
-    module, _, name = called.rpartition(".")
-    if module in ("math", "np", "numpy", "cmath"):
-        return f"use `torch.{_TORCH_OF_MATH.get(name, name)}(x)`"
-    if name in ("item", "tolist", "numpy"):
-        return "compute with the tensor itself"
-    if name == "range":
-        return "the number of turns of a loop has to be a plain number"
-    return f"use {_INSTEAD[name]}" if name in _INSTEAD else "use torch functions, which take traced values"
-
-
-def _text(node: ast.AST, source: Source) -> str:
-    found = ast.get_source_segment(source.text, node)
-    return " ".join(found.split()) if found is not None else "…"
-
-
-def _span(source: Source, node: ast.AST) -> Span | None:
-    """The span of a node of the syntax."""
-    first, last = getattr(node, "lineno", None), getattr(node, "end_lineno", None)
-    if first is None or last is None:
-        return None
-    lines = source.text.splitlines(keepends=True)
-    start = _offset(lines, first, getattr(node, "col_offset", 0))
-    return Span(source, start, _offset(lines, last, getattr(node, "end_col_offset", 0)))
-
-
-def _offset(lines: list[str], line: int, column: int) -> int:
-    """The character offset of a line, from 1, and a column in UTF-8 bytes."""
-    before = sum(map(len, lines[: line - 1]))
-    return before + len(lines[line - 1].encode()[:column].decode(errors="ignore"))
+def refuse_unknown(tracer: Tracer, name: str) -> NoReturn:
+    """A function of traced values that is in no table."""
+    if "::" in name:
+        tracer.refuse(f"the custom operator `{name}` cannot be compiled", "write it with torch's own functions")
+    if name.startswith("get "):
+        tracer.refuse(f"a traced value has no `{name[4:]}` that could be compiled")
+    tracer.refuse(f"`{shown(name)}` cannot be compiled into a score or mask", nearest(name))

@@ -49,9 +49,9 @@ def _expression(tracer: Tracer, dispatch: Dispatch, value: Any, function: Any, r
             return dispatch.grid(value, False).items[0]
     if type(value) is TracedInt:
         return value.expr
-    if isinstance(value, bool | int | float):
-        return const(value)
-    _refuse(value, function, role)
+    if not isinstance(value, bool | int | float):
+        _refuse(value, function, role)
+    return const(value)
 
 
 def _place(tracer: Tracer, value: TracedTensor) -> Span | None:

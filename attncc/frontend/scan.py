@@ -84,11 +84,12 @@ def _scan(code: CodeType, library: bool) -> Scan:
     rebound |= {str(v) for op, v, _ in instructions if op in ("STORE_DEREF", "DELETE_DEREF") and v in code.co_freevars}
     changing = ("STORE_ATTR", "STORE_SUBSCR", "DELETE_ATTR", "DELETE_SUBSCR", "STORE_SLICE")
     changes = any(op in changing and within.co_name not in MAKING for op, _, within in instructions)
+    opaque: str | None = None
     indirect = sorted(INDIRECT & names.keys()) + sorted(OUTSIDE & attributes)
     if rebound:
         opaque = f"assigns to `{min(rebound)}`, which is not its own"
-    else:
-        opaque = f"calls or reads `{indirect[0]}`" if indirect else None
+    elif indirect:
+        opaque = f"calls or reads `{indirect[0]}`"
     changes = changes or bool(CHANGING & attributes)
     return Scan(code, False, tuple(names), attributes, tuple(modules), frozenset(rebound), changes, opaque)
 

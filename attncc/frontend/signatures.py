@@ -55,7 +55,7 @@ def arguments(tracer: Tracer, function: Function, role: str) -> tuple[tuple[Any,
     if len(positional) < len(inputs) and not many:
         raise LanguageError(_counted(len(positional)), place_of(function), EXPECTED[role])
     rest = positional[len(inputs) :]
-    asked = [each for each in (*rest, *(p for p in parameters if p.kind is Parameter.KEYWORD_ONLY))]
+    asked = [*rest, *(each for each in parameters if each.kind is Parameter.KEYWORD_ONLY)]
     named = {}
     for each in asked:
         if each.default is not Parameter.empty:
@@ -101,7 +101,7 @@ def code_of(function: Any) -> types.CodeType | None:
             function = (
                 getattr(function, "__func__", None)
                 or getattr(function, "function", None)
-                or getattr(type(function), "__call__", None)
+                or type(function).__dict__.get("__call__")
             )
     return None
 

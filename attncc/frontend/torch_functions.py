@@ -250,6 +250,7 @@ def _sign(input: Expr) -> Expr:
 
 @means("signbit")
 def is_negative(input: Expr) -> Expr:
+    """Whether a number is below 0; of floats also -0.0."""
     # -0.0 has a sign, which only its reciprocal shows.
     return lt(input, 0) if input.scalar is not Scalar.FLOAT else or_(lt(input, 0), lt(div(1.0, input), 0))
 
@@ -287,6 +288,7 @@ def _is_positive_infinity(input: Expr) -> Expr:
 
 @means("isneginf")
 def is_negative_infinity(input: Expr) -> Expr:
+    """Whether a number is -inf."""
     return eq(input, -math.inf) if input.scalar is Scalar.FLOAT else const(False)
 
 

@@ -94,7 +94,7 @@ def trace_functions(score_mod: Function | None, mask_mod: Function | None, name:
             raise LanguageError(f"`{what}` must be a function, not {function!r}")
     walk, _ = reach((score_mod, mask_mod))
     found = _remembered(walk)
-    if found is None:
+    if found is None or found.opaque is not None:
         found = _trace(score_mod, mask_mod)
         _remember(found)
     title = name or described(score_mod, mask_mod)
@@ -155,8 +155,9 @@ def _remembered(walk: Walk) -> Traced | None:
 
 
 def _remember(found: Traced) -> None:
-    if found.opaque is not None and not found.facts:
-        return
+    if found.opaque is not None:
+        # Only that it is opaque: it may hold tensors.
+        found = dataclasses.replace(found, spec=AttentionSpec(), program=Program())
     try:
         with _LOCK:
             varieties = _MEMORY.setdefault(found.facts, [])
@@ -280,7 +281,7 @@ def _composed(
     return Traced(
         spec=spec,
         facts=tuple(walk.facts),
-        pinned=tuple((position, walk.ints[position]) for position in sorted(tracer.specialized)),
+        pinned=tuple((position, walk.ints[position]) for position in sorted(tracer.pinned | tracer.specialized)),
         guards=tuple(tracer.guards.values()),
         numbers=tuple((name, position) for name, (position, _) in tracer.parameters.items()),
         parameters=tuple(each.name for each in parameters),

@@ -204,8 +204,12 @@ class Tracer:
             return Scalar.BOOL
         if dtype in INTEGERS:
             return Scalar.INDEX
-        if dtype in FLOATS:
-            return Scalar.FLOAT
+        if dtype not in FLOATS:
+            self._refuse_dtype(source)
+        return Scalar.FLOAT
+
+    def _refuse_dtype(self, source: Source) -> NoReturn:
+        dtype = source.tensor.dtype
         hint = "attncc computes with real numbers" if dtype.is_complex else f"convert it: `{source.name}.float()`"
         self.refuse(f"`{source.name}` is a tensor of {dtype}, which cannot be captured", hint)
 
@@ -216,7 +220,9 @@ class Tracer:
         for size in shape:
             count *= size
         if count > MAX_ELEMENTS:
-            message = f"this needs {count} elements of `{gather.source.name}` for every pair; at most {MAX_ELEMENTS} are unrolled"
+            message = (
+                f"this needs {count} elements of `{gather.source.name}` for every pair; the limit is {MAX_ELEMENTS}"
+            )
             hint = "index every dimension, or compute this before the call and capture the result"
             self.refuse(message, hint, limit=True)
         return Grid(shape, tuple(self.load(gather.source, index) for index in _indices(gather, shape)))

@@ -21,7 +21,21 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     **{
         name: getattr(torch, name)
         for name in (
-            *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "sin", "cos"),
+            *(
+                "exp",
+                "exp2",
+                "expm1",
+                "log",
+                "log2",
+                "log10",
+                "log1p",
+                "sqrt",
+                "rsqrt",
+                "tanh",
+                "sigmoid",
+                "sin",
+                "cos",
+            ),
             *("tan", "atan", "arctan", "asin", "arcsin", "acos", "arccos", "sinh", "cosh", "asinh", "arcsinh", "acosh"),
             *("arccosh", "atanh", "arctanh", "erf", "erfc", "floor", "ceil", "trunc", "fix", "round", "frac", "neg"),
             *("negative", "abs", "absolute", "positive", "square", "reciprocal", "sign", "sgn", "relu", "selu", "celu"),
@@ -63,7 +77,19 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **{
         name: getattr(torch, name)
         for name in (
-            *("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "maximum", "minimum", "fmax"),
+            *(
+                "add",
+                "sub",
+                "subtract",
+                "mul",
+                "multiply",
+                "div",
+                "divide",
+                "true_divide",
+                "maximum",
+                "minimum",
+                "fmax",
+            ),
             *("fmin", "remainder", "fmod", "floor_divide", "pow", "hypot", "atan2", "arctan2", "copysign", "logaddexp"),
             *("xlogy", "heaviside", "rsub"),
         )

@@ -1,0 +1,250 @@
+"""`attncc compile`: the kernels of variants for GPUs that need not be here, as a pack.
+
+What the kernels of a variant are is not decided here: `make_verb` is given the function that emits them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from attncc.commands.arguments import Json, Params, Targets, read_pairs, read_params
+from attncc.commands.cache import spell_bytes, spell_count
+from attncc.commands.definition import read_definition
+from attncc.commands.terminal import complain, complaints, console, note, print_json
+from attncc.config import settings
+from attncc.errors import InputError, UnsupportedError
+from attncc.ir import AttentionSpec, Scalar
+from attncc.schedule import Gradients, Problem
+
+if TYPE_CHECKING:
+    from attncc.emit.kernel import TritonKernel
+    from attncc.runtime.pack import Pack
+    from attncc.runtime.packing import Done, Task
+
+#: From a variant, a problem and a target to every kernel of that pass: the forward one where no gradients are wanted.
+Emit = Callable[[AttentionSpec, Problem, str], Sequence["TritonKernel"]]
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+PASSES = ("forward", "backward")
+#: What captured tensors are taken to be, where the command line does not say.
+CAPTURED = {Scalar.FLOAT: "float32", Scalar.INDEX: "int64", Scalar.BOOL: "bool"}
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="The folder of the pack.", show_default=False)]
+Architectures = Annotated[
+    str | None,
+    typer.Option("--target", "-t", help="GPUs, such as sm_80,sm_90,gfx942.", show_default="this machine's GPU"),
+]
+Dtypes = Annotated[str, typer.Option("--dtype", "-d", help=f"Of q, k and v: {', '.join(DTYPES)}.")]
+HeadDims = Annotated[str, typer.Option("--head-dim", "-D", help="Sizes of a head, such as 64,128.")]
+ValueDims = Annotated[
+    str | None, typer.Option("--value-dim", help="Sizes of a value.", show_default="that of the head")
+]
+Passes = Annotated[str, typer.Option("--pass", help="forward, backward, or both.")]
+CaptureDtypes = Annotated[
+    list[str] | None,
+    typer.Option("--capture-dtype", metavar="NAME=DTYPE", help="A captured tensor that is not float32, int64 or bool."),
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="one per core")]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One pass of a variant for one problem and target; `labels` say so in the index of the pack."""
+
+    spec: AttentionSpec
+    problem: Problem
+    target: str
+    labels: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for, of every variant alike."""
+
+    targets: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    head_dims: tuple[int, ...]
+    value_dims: tuple[int, ...]
+    passes: tuple[str, ...]
+    capture_dtypes: dict[str, str]
+
+
+def make_verb(emit: Emit) -> Callable[..., None]:
+    """The verb `compile`, with the function that emits kernels."""
+
+    def compile(
+        variants: Targets,
+        output: Output,
+        target: Architectures = None,
+        dtype: Dtypes = "bf16",
+        head_dim: HeadDims = "64,128",
+        value_dim: ValueDims = None,
+        passes: Passes = "forward,backward",
+        capture_dtype: CaptureDtypes = None,
+        param: Params = None,
+        jobs: Jobs = None,
+        as_json: Json = False,
+    ) -> None:
+        """
+        Compile variants ahead of time into a pack; this machine needs no GPU.
+
+        \b
+          attncc compile window.attn --target sm_90 -o pack/
+          attncc compile *.attn -t sm_80,sm_90,gfx942 --dtype bf16 --head-dim 64,128 -o pack/
+
+        A program that is started with ATTNCC_PACK=pack/ takes its kernels from there. With ATTNCC_DISABLE_JIT=1 too
+        it compiles nothing, and says so where one is missing. A pack that was interrupted goes on where it stopped.
+        """
+        wanted = Wanted(
+            _read_targets(target),
+            tuple(_choose(name, DTYPES, "--dtype") for name in _split(dtype, "--dtype")),
+            _read_sizes(head_dim, "--head-dim"),
+            () if value_dim is None else _read_sizes(value_dim, "--value-dim"),
+            tuple(_choose(name, {one: one for one in PASSES}, "--pass") for name in _split(passes, "--pass")),
+            _read_capture_dtypes(capture_dtype),
+        )
+        specs = [read_definition(name, read_params(param)).spec for name in variants]
+        tasks = emit_tasks([one for spec in specs for one in requests_of(spec, wanted)], emit)
+        pack = _write(tasks, output, jobs or os.cpu_count() or 1)
+        if as_json:
+            print_json({"folder": str(output), "triton": pack.triton, "kernels": list(pack.kernels)})
+        else:
+            _print(pack, output)
+
+    return compile
+
+
+def requests_of(spec: AttentionSpec, wanted: Wanted) -> Iterator[Request]:
+    """Every pass of a variant that is wanted; backward passes with and without gradients of captured tensors."""
+    unknown = wanted.capture_dtypes.keys() - {capture.name for capture in spec.captures}
+    captured = tuple(wanted.capture_dtypes.get(one.name, CAPTURED[one.scalar]) for one in spec.captures)
+    if unknown:
+        raise InputError(f"{spec.name} captures no {', '.join(sorted(unknown))}")
+    for target, dtype, head_dim in product(wanted.targets, wanted.dtypes, wanted.head_dims):
+        for value_dim in wanted.value_dims or (head_dim,):
+            problem = Problem(dtype=dtype, head_dim=head_dim, value_dim=value_dim, capture_dtypes=captured)
+            labels = {"variant": spec.name, "dtype": dtype, "head_dim": head_dim, "value_dim": value_dim}
+            if "forward" in wanted.passes:
+                yield Request(spec, problem, target, labels | {"pass": "forward"})
+            for gradients in _gradients(spec) if "backward" in wanted.passes else ():
+                named = labels | {"pass": "backward", "gradients_of_captures": any(gradients.captures)}
+                yield Request(spec, replace(problem, gradients=gradients), target, named)
+
+
+def _gradients(spec: AttentionSpec) -> list[Gradients]:
+    floats = tuple(capture.scalar is Scalar.FLOAT for capture in spec.captures)
+    none = tuple(False for _ in floats)
+    return [Gradients(captures=captures) for captures in dict.fromkeys((none, floats))]
+
+
+def emit_tasks(requests: Sequence[Request], emit: Emit) -> list[Task]:
+    """The kernels of all requests. Draws every error, then raises InputError if there was one."""
+    from attncc.runtime.packing import Task  # late: torch and the compiler's processes
+
+    tasks, wrong = [], 0
+    with _progress("emitting", len(requests), "passes") as advance:
+        for request in requests:
+            try:
+                kernels = emit(request.spec, request.problem, request.target)
+            except UnsupportedError as error:
+                complain(error)
+                wrong += 1
+                kernels = ()
+            tasks += [Task(kernel, request.target, request.labels | {"kernel": kernel.entry}) for kernel in kernels]
+            advance()
+    if wrong:
+        raise InputError(f"{wrong} of {len(requests)} passes have no kernels", hint="leave these out, see above")
+    return tasks
+
+
+def _write(tasks: Sequence[Task], output: Path, jobs: int) -> Pack:
+    from attncc.runtime.packing import write_pack  # late, as above
+
+    count = len({(task.kernel, task.target) for task in tasks})
+    with _progress("compiling", count, "kernels") as advance:
+
+        def observe(done: Done) -> None:
+            advance()
+
+        return write_pack(tasks, output, min(jobs, max(count, 1)), observe)
+
+
+@contextmanager
+def _progress(what: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn(f"{what:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn())
+    terminal = complaints()
+    with Progress(*columns, console=terminal, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.update(task, advance=1)
+
+
+def _print(pack: Pack, output: Path) -> None:
+    spilling = [row for row in pack.kernels if row["spills"]]
+    if spilling:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("kernels that spill", "target", "registers", "bytes"):
+            table.add_column(title, justify="left" if title in ("kernels that spill", "target") else "right")
+        for row in spilling:
+            label = row["for"][0]
+            name = f"{label['variant']} {label['pass']} {label['dtype']} {label['head_dim']} {row['entry']}"
+            table.add_row(Text(name), row["target"], str(row["registers"]), str(row["spills"]))
+        console().print(table)
+    size = sum(found.size for found in pack.store.survey())
+    targets = ", ".join(sorted({row["target"] for row in pack.kernels}))
+    note(f"{spell_count(len(pack.kernels))} for {targets or 'nothing'}, {spell_bytes(size)}, in {output}")
+
+
+def _split(text: str, option: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if not all(items) or len(set(items)) < len(items):
+        raise typer.BadParameter(f"{text!r} should be different names, separated by commas", param_hint=option)
+    return items
+
+
+def _choose(name: str, choices: dict[str, str], option: str) -> str:
+    if name not in choices and name not in choices.values():
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(choices)}", param_hint=option)
+    return choices.get(name, name)
+
+
+def _read_sizes(text: str, option: str) -> tuple[int, ...]:
+    if not all(item.isdecimal() and int(item) > 0 for item in _split(text, option)):
+        raise typer.BadParameter(f"{text!r} should be sizes, separated by commas", param_hint=option)
+    return tuple(int(item) for item in _split(text, option))
+
+
+def _read_capture_dtypes(options: list[str] | None) -> dict[str, str]:
+    return {name: DTYPES.get(dtype, dtype) for name, dtype in read_pairs(options, "--capture-dtype").items()}
+
+
+def _read_targets(text: str | None) -> tuple[str, ...]:
+    """The targets of the command line, of the settings, or of this machine. Raises InputError if there are none."""
+    from attncc.runtime.triton_version import parse_target  # late: torch is imported with this room
+
+    found = settings().targets if text is None else tuple(_split(text, "--target"))
+    if not found:
+        found = _own_target()
+    for name in found:
+        parse_target(name)
+    return found
+
+
+def _own_target() -> tuple[str, ...]:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError("this machine has no GPU to compile for", hint="name GPUs, as in --target sm_80,sm_90,gfx942")
+    from attncc.runtime.launch import target_of
+
+    return (target_of(),)

@@ -1,0 +1,157 @@
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from attncc.commands.app import Verbs
+from attncc.commands.compile import make_verb
+from attncc.config import settings
+from attncc.errors import UnsupportedError
+from attncc.runtime.cache import default_store
+from attncc.runtime.pack import open_pack
+from attncc.runtime.triton_build import build, forget
+from tests.commands.runner import PACKED, WINDOW, Finished
+from tests.runtime.kernels import add_kernel, attend_kernel
+
+pytest.importorskip("triton")
+
+SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def emit(spec, problem, target):
+    """One kernel for the forward pass, another for the backward pass, as small as they can be."""
+    if problem.head_dim > 256:
+        raise UnsupportedError(f"no head of {problem.head_dim}")
+    kernels = [attend_kernel(SHORT[problem.dtype], problem.head_dim, tq=32, tk=32)]
+    if problem.gradients is not None:
+        kernels = [add_kernel(tile=problem.head_dim), add_kernel(tile=2 * problem.head_dim)]
+        kernels += [add_kernel(tile=512)] if any(problem.gradients.captures) else []
+    return kernels
+
+
+def run(*arguments, emit=emit):
+    app = typer.Typer(cls=Verbs, pretty_exceptions_enable=False)
+    app.command("compile")(make_verb(emit))
+    app.command("other")(lambda: None)
+    result = CliRunner().invoke(app, ["compile", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Finished(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch, fresh_settings):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "window.attn").write_text(WINDOW)
+    (tmp_path / "packed.attn").write_text(PACKED)
+
+
+def test_variants_are_compiled_into_a_pack_without_a_gpu(tmp_path):
+    finished = run("window.attn", "packed.attn", "-t", "sm_80,gfx942", "-D", "64,32", "-j", "2", "-o", "pack")
+    assert finished.code == 0, finished.err
+    pack = open_pack(tmp_path / "pack")
+    # forward: 2 head sizes; backward: tiles 32, 64 and 128 are shared between them, and 512 is for captures
+    assert len(pack.kernels) == 2 * (2 + 3 + 1)
+    assert "12 kernels for gfx942, sm_80," in finished.err
+    assert all(found.damage is None for found in pack.store.survey(whole=True))
+    shared = next(
+        row for row in pack.kernels if row["target"] == "sm_80" and row["entry"] == "add" and len(row["for"]) > 3
+    )
+    assert {label["variant"] for label in shared["for"]} == {"window", "packed"}
+    assert {label["head_dim"] for label in shared["for"]} == {32, 64}
+
+
+def test_json_is_the_index_of_the_pack(tmp_path):
+    finished = run("window.attn", "-t", "sm_90", "-D", "64", "--pass", "forward", "-j", "1", "-o", "pack", "--json")
+    assert finished.code == 0, finished.err
+    assert finished.json["kernels"] == json.loads((tmp_path / "pack" / "pack.json").read_text())["kernels"]
+    (row,) = finished.json["kernels"]
+    assert row["registers"] > 32
+    assert row["shared"] > 4096
+    assert row["for"] == [
+        {
+            "variant": "window",
+            "dtype": "bfloat16",
+            "head_dim": 64,
+            "value_dim": 64,
+            "pass": "forward",
+            "kernel": "attend",
+        }
+    ]
+
+
+def test_a_program_runs_from_the_pack(tmp_path, monkeypatch):
+    run("window.attn", "-t", "sm_90", "-D", "64", "--pass", "forward", "-j", "1", "-o", "pack")
+    monkeypatch.setenv("ATTNCC_PACK", str(tmp_path / "pack"))
+    monkeypatch.setenv("ATTNCC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("ATTNCC_DISABLE_JIT", "1")
+    settings.cache_clear()
+    default_store.cache_clear()
+    forget()
+    assert build(attend_kernel("bf16", 64, tq=32, tk=32), "sm_90").target == "sm_90"
+    with pytest.raises(UnsupportedError, match="is not in the pack"):
+        build(attend_kernel("fp16", 64, tq=32, tk=32), "sm_90")
+    default_store.cache_clear()
+    forget()
+
+
+def test_what_captures_are_reaches_the_emitter():
+    seen = []
+
+    def watch(spec, problem, target):
+        seen.append((problem, target))
+        return []
+
+    arguments = ("packed.attn", "-t", "sm_80", "-D", "80", "--value-dim", "96", "-d", "fp16,fp32", "-o", "pack")
+    assert run(*arguments, "--capture-dtype", "slopes=bf16", emit=watch).code == 0
+    assert {problem.dtype for problem, _ in seen} == {"float16", "float32"}
+    assert {(problem.head_dim, problem.value_dim) for problem, _ in seen} == {(80, 96)}
+    assert {problem.capture_dtypes for problem, _ in seen} == {("int64", "bfloat16")}
+    gradients = [problem.gradients and problem.gradients.captures for problem, _ in seen]
+    assert gradients == [None, (False, False), (False, True)] * 2
+
+
+def test_a_pass_without_kernels_is_drawn_and_nothing_is_written(tmp_path):
+    finished = run("window.attn", "-t", "sm_80", "-D", "64,512", "-o", "pack")
+    assert finished.code == 1
+    assert finished.err.count("UnsupportedError: no head of 512") == 2
+    assert "InputError: 2 of 4 passes have no kernels" in finished.err
+    assert not (tmp_path / "pack").exists()
+
+
+def test_the_settings_name_targets_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("ATTNCC_TARGETS", "sm_80")
+    settings.cache_clear()
+    assert run("window.attn", "-D", "64", "--pass", "forward", "-j", "1", "-o", "pack").code == 0
+    assert {row["target"] for row in open_pack(tmp_path / "pack").kernels} == {"sm_80"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("-t", "sm_70"), 1, "sm_70 is too old"),
+        (("-t", "turing"), 1, "'turing' is no target that attncc knows"),
+        (("-t", "sm_80,sm_80"), 2, "different names"),
+        (("-t", "sm_80", "-d", "int8"), 2, "'int8' is none of bf16, fp16, fp32"),
+        (("-t", "sm_80", "-D", "64,wide"), 2, "should be sizes"),
+        (("-t", "sm_80", "-D", "0"), 2, "should be sizes"),
+        (("-t", "sm_80", "--pass", "sideways"), 2, "'sideways' is none of forward, backward"),
+        (("-t", "sm_80", "--capture-dtype", "slopes=fp16"), 1, "window captures no slopes"),
+    ],
+)
+def test_a_wrong_command_line_is_said_before_anything_is_compiled(arguments, code, message, tmp_path):
+    finished = run("window.attn", *arguments, "-o", "pack")
+    assert finished.code == code
+    assert message in " ".join(finished.err.replace("│", " ").split())
+    assert not (tmp_path / "pack").exists()
+
+
+def test_without_a_gpu_and_without_a_target_the_way_out_is_said(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    finished = run("window.attn", "-o", "pack")
+    assert finished.code == 1
+    assert "this machine has no GPU to compile for" in finished.err
+    assert "--target sm_80,sm_90,gfx942" in finished.err

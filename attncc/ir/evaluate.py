@@ -106,22 +106,17 @@ def _rounded(function: Callable[[float], float]) -> Callable[[float], float]:
 
 
 def round_to(dtype: str, value: float) -> float:
-    """The nearest float16 or bfloat16, ties to even, as a double."""
+    """The nearest float16 or bfloat16, ties to even, as a double; rounded to float32 first, as torch does."""
     if value != value or math.isinf(value):
         return value
-    if dtype == "float16":
-        try:
-            return float(struct.unpack("<e", struct.pack("<e", value))[0])
-        except OverflowError:
-            return math.copysign(math.inf, value)
-    return _round_to_bfloat16(value)
-
-
-def _round_to_bfloat16(value: float) -> float:
     try:
-        (bits,) = struct.unpack("<I", struct.pack("<f", value))
+        packed = struct.pack("<f", value)
+        if dtype == "float16":
+            (single,) = struct.unpack("<f", packed)
+            return float(struct.unpack("<e", struct.pack("<e", single))[0])
     except OverflowError:
         return math.copysign(math.inf, value)
+    (bits,) = struct.unpack("<I", packed)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
     return float(struct.unpack("<f", struct.pack("<I", rounded))[0])
 

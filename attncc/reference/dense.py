@@ -116,7 +116,8 @@ def describe_outside(world: World, seen: Observed, bad: Tensor) -> InputError:
             continue
         for dim, (arg, size) in enumerate(zip(expr.args, world.captures[str(expr.value)].shape, strict=True)):
             index = seen.values[arg].expand(bad.shape)[wrong]
-            if bool(((index < -size) | (index >= size)).any()):
+            index = index[(index < -size) | (index >= size)]
+            if index.numel():
                 message = f"`{expr.value}` has size {size} in dimension {dim}, but is read at {_span(index)}"
                 return InputError(message, hint="hide these pairs in `mask`, or clamp the index")
     return InputError("an int is divided by 0 at a visible pair", hint="hide this pair in `mask`")

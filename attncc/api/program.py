@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ import torch
 from attncc import pipeline
 from attncc.api.values import check_names
 from attncc.frontend import Traced, fingerprint, trace_functions
-from attncc.ir import AttentionSpec
+from attncc.ir import AttentionSpec, Parameter
 
 Function = Callable[..., Any]
 MAX_PROGRAMS = 512
@@ -40,6 +40,13 @@ class Reading:
     program: Program
     captures: dict[str, Any]
     parameters: dict[str, Any]
+
+    @property
+    def spec(self) -> AttentionSpec:
+        """The spec with the parameters of this moment; the program's own has those of its first."""
+        kept = self.program.spec
+        now = (Parameter(each.name, int(self.parameters.get(each.name, each.value))) for each in kept.parameters)
+        return replace(kept, parameters=tuple(now))
 
     def with_values(self, values: Mapping[str, Any]) -> Reading:
         """The same with some captured tensors and parameters replaced. Raises InputError for a name it lacks."""

@@ -97,12 +97,16 @@ def trace_functions(score_mod: Function | None, mask_mod: Function | None, name:
     if found is None or found.opaque is not None:
         found = _trace(score_mod, mask_mod)
         _remember(found)
-    title = name or described(score_mod, mask_mod)
-    return (
-        found
-        if found.spec.name == title
-        else dataclasses.replace(found, spec=dataclasses.replace(found.spec, name=title))
-    )
+    return dataclasses.replace(found, spec=_as_now(found, walk, name or described(score_mod, mask_mod)))
+
+
+def _as_now(found: Traced, walk: Walk, name: str) -> AttentionSpec:
+    """The spec with the name asked for, and with the parameters as they are now: a trace may be remembered."""
+    at = dict(found.numbers)
+    parameters = found.spec.parameters
+    if found.opaque is None:
+        parameters = tuple(Parameter(each.name, walk.ints[at[each.name]]) for each in parameters)
+    return dataclasses.replace(found.spec, name=name, parameters=parameters)
 
 
 def fingerprint(score_mod: Function | None, mask_mod: Function | None) -> Hashable | None:

@@ -48,3 +48,10 @@ def test_parameters_come_in_the_order_of_their_first_use() -> None:
         return (q_idx - kv_idx < width * block) & (kv_idx > apart - block)
 
     assert [parameter.name for parameter in trace(banded).parameters] == ["width", "block", "apart"]
+
+
+def test_a_trace_that_is_remembered_shows_the_parameters_of_this_moment() -> None:
+    def banded(width: int):
+        return lambda b, h, q_idx, kv_idx: q_idx - kv_idx < width
+
+    assert [trace(banded(width)).parameters[0].value for width in (3, 5, 3)] == [3, 5, 3]

@@ -104,6 +104,8 @@ class Solver:
         self.walk = symbolic_walk(self.statistics, self.remainders.positive)
         assert isinstance(self.walk.numbers, ExprNumbers)
         self.numbers: ExprNumbers = self.walk.numbers
+        parts = (self.walk, self.numbers, self.remainders)
+        self.kv_axis, self.q_axis = Axis(KV_IDX, *parts, KV_LEN), Axis(Q_IDX, *parts, Q_LEN)
 
     def _parsed(self, condition: Expr) -> tuple[Conjunction, ...] | None:
         terms = conjunctions(condition)
@@ -120,9 +122,7 @@ class Solver:
 
     def solve(self, terms: Sequence[Conjunction]) -> Union:
         """The projections of conjunctions on both axes."""
-        parts = (self.walk, self.numbers, self.remainders)
-        kv, q = Axis(KV_IDX, *parts, KV_LEN), Axis(Q_IDX, *parts, Q_LEN)
-        return Union(tuple(terms), tuple(map(kv.project, terms)), tuple(map(q.project, terms)))
+        return Union(tuple(terms), tuple(map(self.kv_axis.project, terms)), tuple(map(self.q_axis.project, terms)))
 
     def test(self, union: Union | None) -> TileTest:
         """The tile test; exact for tiles to visit where every conjunction is solved exactly."""
@@ -133,14 +133,37 @@ class Solver:
             reached, exact = self._reached(union)
             visit = reached if exact else _lifted(self.numbers.and_(visit, reached))
         if self.complement is not None:
-            missed, exact_full = self._reached(self.solve(self.complement))
-            full = _lifted(self.numbers.not_(missed)) if exact_full else full
+            missed = self._missed(self.complement)
+            full = full if missed is None else _lifted(self.numbers.not_(missed))
         if assume is not TRUE:  # a divisor of 0 or less: visit, and look at every pair
             visit, full = (
                 _lifted(self.numbers.or_(self.numbers.not_(assume), visit)),
                 _lifted(self.numbers.and_(assume, full)),
             )
         return TileTest(visit, full, self.statistics)
+
+    def _missed(self, terms: Sequence[Conjunction]) -> Expr | None:
+        """The condition that some conjunction holds somewhere in the tile; None if that is not known exactly."""
+        result: Value = FALSE
+        for term in terms:
+            if term.others:
+                return None
+            reached = self._linear(term)
+            if reached is None:
+                kv = self.kv_axis.project(term)
+                if not kv.exact:
+                    return None
+                reached = self.numbers.all_of([kv.when, *_meets(self.numbers, kv, KV_MIN, KV_MAX)])
+            result = self.numbers.or_(result, reached)
+        return _lifted(result)
+
+    def _linear(self, term: Conjunction) -> Expr | None:
+        """The exact condition that a linear conjunction holds somewhere in the tile; None for others."""
+        if term.others or not all(map(is_linear, term.forms)):
+            return None
+        box = Side(Q_IDX, form_of(Q_MIN), form_of(Q_MAX)), Side(KV_IDX, form_of(KV_MIN), form_of(KV_MAX))
+        found = has_solution(self.numbers, term.forms, *box)
+        return None if found is None else self.numbers.all_of([*term.guards, found])
 
     def _reached(self, union: Union) -> tuple[Expr, bool]:
         """The condition that some conjunction may hold somewhere in the tile, and whether that is exact."""
@@ -153,14 +176,9 @@ class Solver:
 
     def _term_reached(self, term: Conjunction, kv: Projection, q: Projection) -> tuple[Value, bool]:
         n = self.numbers
-        guards: Value = TRUE
-        for guard in term.guards:
-            guards = n.and_(guards, guard)
-        if not term.others and all(map(is_linear, term.forms)):
-            box = Side(Q_IDX, form_of(Q_MIN), form_of(Q_MAX)), Side(KV_IDX, form_of(KV_MIN), form_of(KV_MAX))
-            found = has_solution(n, term.forms, *box)
-            if found is not None:
-                return n.and_(guards, found), True
+        linear = self._linear(term)
+        if linear is not None:
+            return linear, True
         if kv.exact:
             return n.all_of([kv.when, *_meets(n, kv, KV_MIN, KV_MAX)]), True
         if q.exact:
@@ -187,28 +205,31 @@ def summarize_mask(mask: Expr) -> MaskShape:
     if union is None:
         whole = (Range(const(0), KV_LEN, const(0), const(0)),), (Range(const(0), Q_LEN, const(0), const(0)),)
         return Tabulated(*whole, test, "the mask has too many cases to be solved", assume)
-    kv_ranges = _guarded(solver.numbers, arranged(solver.numbers, union.kv, KV_LEN), assume, KV_LEN)
-    q_ranges = _guarded(solver.numbers, arranged(solver.numbers, union.q, Q_LEN), assume, Q_LEN)
+    kv_apart, q_apart = arranged(solver.numbers, union.kv), arranged(solver.numbers, union.q)
+    kv_ranges = _guarded(
+        solver.numbers, _hull(solver.numbers, union.kv, KV_LEN) if kv_apart is None else kv_apart, assume, KV_LEN
+    )
+    q_ranges = _guarded(
+        solver.numbers, _hull(solver.numbers, union.q, Q_LEN) if q_apart is None else q_apart, assume, Q_LEN
+    )
     if reads_along_a_side(mask):
         return Tabulated(kv_ranges, q_ranges, test, "the mask reads captured tensors along the sequence", assume)
     if test.visit is TRUE:
         return Dense(False, test)
-    exact = len(kv_ranges) == len(union.kv) and all(p.exact for p in (*union.kv, *union.q))
+    apart = kv_apart is not None and q_apart is not None
+    exact = apart and all(p.exact for p in (*union.kv, *union.q))
     return Bands(kv_ranges, q_ranges, test, exact, assume)
 
 
-def arranged(n: ExprNumbers, found: Sequence[Projection], size: Expr) -> tuple[Range, ...]:
-    """The projections as ranges in ascending order of their starts; one range around all where they are too many."""
+def arranged(n: ExprNumbers, found: Sequence[Projection]) -> tuple[Range, ...] | None:
+    """The projections as ranges in ascending order of their starts; None where they are too many or have no order."""
     ranges = [Range(p.start, p.stop, p.full_start, p.full_stop, p.when) for p in found if p.when is not FALSE]
     kept: list[Range] = []
     for i, each in enumerate(ranges):
         others = [*kept, *ranges[i + 1 :]]
         if not any(_holds_all(n, other, each) for other in others):
             kept.append(each)
-    if len(kept) > MAX_RANGES:
-        return (_hull(n, kept, size),)
-    ordered = _sorted(n, kept)
-    return ordered if ordered is not None else (_hull(n, kept, size),)
+    return _sorted(n, kept) if len(kept) <= MAX_RANGES else None
 
 
 def _holds_all(n: ExprNumbers, outer: Range, inner: Range) -> bool:
@@ -221,13 +242,14 @@ def _holds_all(n: ExprNumbers, outer: Range, inner: Range) -> bool:
     return within and (empty or full)
 
 
-def _hull(n: ExprNumbers, ranges: Sequence[Range], size: Expr) -> Range:
+def _hull(n: ExprNumbers, found: Sequence[Projection], size: Expr) -> tuple[Range, ...]:
+    """One range around all projections."""
     start: Value = size
     stop: Value = const(0)
-    for each in ranges:
+    for each in found:
         start = n.min(start, n.where(each.when, each.start, size))
         stop = n.max(stop, n.where(each.when, each.stop, const(0)))
-    return Range(start, stop, const(0), const(0))
+    return (Range(start, stop, const(0), const(0)),)
 
 
 def _sorted(n: ExprNumbers, ranges: Sequence[Range]) -> tuple[Range, ...] | None:

@@ -104,9 +104,9 @@ class Form:
         """The terms in which none of the atoms stands, and the constant."""
         return Form({m: c for m, c in self.terms.items() if not any(a in m for a in atoms)}, self.constant)
 
-    def key(self) -> tuple[tuple[tuple[str, ...], int], ...]:
+    def key(self) -> frozenset[tuple[Monomial, int]]:
         """A hashable key of the terms without the constant."""
-        return tuple((tuple(sort_key(atom) for atom in m), c) for m, c in self.ordered())
+        return frozenset(self.terms.items())
 
 
 def atom_form(expr: Expr) -> Form:

@@ -8,7 +8,7 @@ Unknown bounds of an Index are the constants -inf, inf and NaN; they never reach
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from attncc.analysis.bounds import Box, Walk, leaves, loading
@@ -249,7 +249,8 @@ class ExprNumbers:
 
     def fact(self, expr: Expr) -> Interval:
         """Between which numbers the expression lies in every call."""
-        return self.walk.interval(expr)
+        found = self.walk.done.get(expr)
+        return self.walk.interval(expr) if found is None else found
 
     def is_nonnegative(self, form: Form) -> bool:
         """Whether the form is at least 0 in every call, as far as the facts show."""
@@ -301,12 +302,27 @@ class ExprNumbers:
                     shared = min(counts[larger], -counts[smaller])
                     counts[larger] -= shared
                     counts[smaller] += shared
-        terms = {m: c for m, c in form.terms.items() if len(m) > 1} | {(e,): c for e, c in counts.items() if c}
-        least = Form(terms, form.constant)
-        for atom in least.atoms():
-            self.fact(atom)
-        total = self.walk.sum(least)
-        return total.nan is False and bool(total.lo >= 0)
+        least: float = form.constant
+        for monomial, count in form.terms.items():
+            count = counts[monomial[0]] if len(monomial) == 1 else count
+            if count:
+                lo, hi = self._product(monomial)
+                least += count * (lo if count > 0 else hi)
+            if least == -INF:
+                return False
+        return least >= 0
+
+    def _product(self, monomial: Sequence[Expr]) -> tuple[float, float]:
+        """Between which numbers a product of atoms lies in every call."""
+        lo: float = 1
+        hi: float = 1
+        for atom in monomial:
+            found = self.fact(atom)
+            if found.nan is not False:
+                return -INF, INF
+            products = [PYTHON.mul(x, y, True) for x in (lo, hi) for y in (found.lo, found.hi)]
+            lo, hi = min(products), max(products)
+        return lo, hi
 
     def _is_ordered(self, smaller: Expr, larger: Expr) -> bool:
         """Whether smaller <= larger: a known pair, an operand of a min or max, or one step function of such."""

@@ -150,7 +150,7 @@ def strongest(numbers: ExprNumbers, constraints: Iterable[Constraint]) -> list[C
     """
     kept: dict[object, Constraint] = {}
     for each in constraints:
-        if all(side(atom) == "point" for atom in each.form.atoms()) and numbers.is_nonnegative(each.form):
+        if all(side(atom) == "point" for m in each.form.terms for atom in m) and numbers.is_nonnegative(each.form):
             continue
         key = each.form.key()
         other = kept.get(key)

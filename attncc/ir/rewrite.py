@@ -39,6 +39,7 @@ class _Rewriter:
     def __init__(self, rules: Mapping[Op, Sequence[RewriteRule]]) -> None:
         self.rules = rules
         self.done: dict[Expr, Expr] = {}
+        self.became: dict[Expr, Expr] = {}
         self.steps: dict[Expr, int] = {}
 
     def run(self, root: Expr) -> Expr:
@@ -52,9 +53,10 @@ class _Rewriter:
             elif pending:
                 stack.extend(reversed(pending))
             else:
-                changed = self._step(expr)
+                changed = self.became.get(expr) or self._step(expr)
                 if changed is not None and changed not in self.done:
                     self._count(expr)
+                    self.became[expr] = changed
                     stack.append(changed)
                 else:
                     self.done[expr] = expr if changed is None else self.done[changed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from attncc.ir import (
 )
 from attncc.ir.naming import NOUNS
 from attncc.ir.syntax import NAME, RESERVED_NAMES
+from attncc.passes import lift, simplify
 from attncc.source import Source, Span
 from tests.share import share
 from tests.strategies import chain, doubled, specs
@@ -58,6 +60,14 @@ def test_what_is_printed_is_read_back_as_the_same_spec(spec):
     again = parse(text)
     assert again == spec
     assert print_spec(again) == text
+
+
+@settings(max_examples=share(500))
+@given(specs())
+def test_simplified_specs_are_read_back_too(spec):
+    lifted = lift(spec)
+    simple = replace(lifted, score=simplify(lifted.score), mask=simplify(lifted.mask))
+    assert parse(print_spec(simple)) == simple
 
 
 @settings(max_examples=share(500))

@@ -9,10 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ParamSpec, TypeVar
 
 from attncc.analysis import TileTest, tile_test
 from attncc.emit import Derivatives, KernelSource, differentiable, docstring, plan, render
+from attncc.emit.triton.kernels import Variant
+from attncc.emit.triton.program import TritonProgram, emit_program
 from attncc.frontend import parse
 from attncc.ir import SCORE, AttentionSpec, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
@@ -29,6 +32,7 @@ from attncc.schedule import (
     prove_divisions,
     prove_loads,
 )
+from attncc.schedule.triton import Schedules, choose_triton_schedules
 
 Observe = Callable[[str, object], None]
 Given = ParamSpec("Given")
@@ -54,19 +58,58 @@ class Lowered:
     schedule: Schedule
     forward: KernelSource
     backward: KernelSource | None
+    triton_forward: TritonPrograms | None = None
+    triton_backward: TritonPrograms | None = None
+
+
+@dataclass(frozen=True)
+class TritonPrograms:
+    """The Triton kernels of one pass, for tensors whose addresses and strides are multiples of 16, or for any."""
+
+    variant: Variant
+    schedules: Schedules
+    text: str
+
+    @cached_property
+    def aligned(self) -> TritonProgram:
+        """The kernels for aligned tensors."""
+        return emit_program(self.variant, self.schedules, self.text)
+
+    @cached_property
+    def unaligned(self) -> TritonProgram:
+        """The kernels for any tensors."""
+        return emit_program(replace(self.variant, aligned=False), self.schedules, self.text)
+
+    def __call__(self, aligned: bool) -> TritonProgram:
+        """The kernels for tensors of this kind."""
+        return self.aligned if aligned else self.unaligned
 
 
 def lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Observe = ignore) -> Lowered:
     """The kernels of a spec. `observe` sees each stage's name and result; without one, results are remembered."""
     if observe is not ignore:
         return _lower(spec, problem, target, observe)
-    return _remembered(_LOWERED, (print_spec(spec, names="user", origins=True), problem, target), _lower, spec)
+    return _lower_once(print_spec(spec, names="user", origins=True), spec, problem, target)
 
 
 def lower_text(text: str, problem: Problem, target: Target) -> Lowered:
     """The kernels of a spec that is known by its text; a text that this process has not seen is parsed."""
+    found = _LOWERED.get((text, problem, target))
+    if found is not None:
+        return found
     spec = _SPECS.get(text)
-    return _remembered(_LOWERED, (text, problem, target), _lower, parse(text) if spec is None else spec)
+    return _lower_once(text, parse(text) if spec is None else spec, problem, target)
+
+
+def _lower_once(text: str, spec: AttentionSpec, problem: Problem, target: Target) -> Lowered:
+    """The kernels of a spec under its text. Calls that differ only in facts that prove the same share their kernels."""
+    if text not in _CANONICAL:
+        _CANONICAL[text] = canonicalize(spec)
+    canonical = _CANONICAL[text]
+    settled = _settled(canonical, differentiable(canonical), problem)
+    found = _remembered(_LOWERED, (text, settled, target), _lower, spec)
+    _LOWERED[text, problem, target] = found
+    return found
 
 
 def remember(spec: AttentionSpec) -> str:
@@ -92,6 +135,8 @@ def _lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Obser
     problem = _settled(canonical, can, problem)
     test = _see(observe, "tiles", tile_test)(canonical.mask)
     guarded = _see(observe, "guard", guard)(canonical, problem.in_bounds, problem.nonzero)
+    if target.backend == "triton":
+        return _lower_triton(spec, canonical, can, test, guarded, problem, target, observe)
     schedule = _see(observe, "schedule", choose_schedule)(test, problem, target)
     stages = (guarded, tile_test(guarded.spec.mask), problem, schedule)
     forward = _see(observe, "forward", _kernel)(spec, *stages, None)
@@ -100,6 +145,32 @@ def _lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Obser
         derivatives = _see(observe, "derive", _derivatives)(guarded.spec, problem.gradients)
         backward = _see(observe, "backward", _kernel)(spec, *stages, derivatives)
     return Lowered(spec, canonical, can, test, schedule, forward, backward)
+
+
+def _lower_triton(
+    spec: AttentionSpec,
+    canonical: AttentionSpec,
+    can: tuple[bool, ...],
+    test: TileTest,
+    guarded: Guarded,
+    problem: Problem,
+    target: Target,
+    observe: Observe,
+) -> Lowered:
+    schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target)
+    text = print_spec(spec, names="user")
+    bare = Variant(guarded, replace(problem, gradients=None), tile_test(guarded.spec.mask))
+    forward, backward = TritonPrograms(bare, schedules, text), None
+    observe("forward", forward.aligned.source)
+    if problem.gradients is not None:
+        derivatives = _see(observe, "derive", _derivatives)(guarded.spec, problem.gradients)
+        whole = replace(bare, problem=problem, derivatives=derivatives, grad_lse=True)
+        backward = TritonPrograms(whole, schedules, text)
+        observe("backward", backward.aligned.source)
+    tiles = schedules.forward
+    schedule = Schedule(tiles.tile_q, tiles.tile_kv, tiles.tile_q * tiles.tile_kv, tiles.reasons)
+    sources = (forward.aligned.source, backward.aligned.source if backward else None)
+    return Lowered(spec, canonical, can, test, schedule, *sources, forward, backward)
 
 
 def _kernel(
@@ -157,6 +228,7 @@ def _see(observe: Observe, stage: str, function: Callable[Given, Result]) -> Cal
 
 _LOCK = threading.RLock()
 _SPECS: dict[str, AttentionSpec] = {}
+_CANONICAL: dict[str, AttentionSpec] = {}
 _LOWERED: dict[tuple[str, Problem, Target], Lowered] = {}
 MAX_REMEMBERED = 4096
 

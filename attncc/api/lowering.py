@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from attncc import pipeline
@@ -11,9 +13,14 @@ from attncc.api.inputs import Inputs
 from attncc.api.options import Options
 from attncc.api.program import Program, Reading
 from attncc.api.values import check_capture_devices, check_captures, check_parameters
+from attncc.errors import UnsupportedError
 from attncc.reference import reference
-from attncc.runtime import op
-from attncc.schedule import Gradients, Target
+from attncc.runtime import op, triton_build, triton_version
+from attncc.schedule import Gradients
+from attncc.schedule.triton import MAX_HEAD_DIM
+
+#: Lengths and sizes up to which kernels count in 32 bits.
+MAX_SIZE = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ def make_call(reading: Reading, inputs: Inputs, options: Options) -> Call:
 def run(call: Call) -> tuple[Tensor, Tensor]:
     """The output and its lse."""
     inputs, options = call.inputs, call.options
+    if options.backend == "triton" and (reason := triton_refusal(call.tensors)) is not None:
+        raise UnsupportedError(f"the Triton back end cannot run this: {reason}", hint='use backend="torch"')
     if options.backend == "reference":
         spec = call.program.spec
         parameters = {p.name: value for p, value in zip(spec.parameters, call.parameters, strict=True)}
@@ -62,7 +71,29 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
         tile_q=options.block_m or 0,
         tile_kv=options.block_n or 0,
         check_bounds=options.checks_bounds(inputs.q.device.type),
+        backend=backend_of(call),
     )
+
+
+def backend_of(call: Call) -> str:
+    """The back end that runs a call: the one asked for, otherwise Triton on a GPU, and torch anywhere else."""
+    if call.options.backend != "auto":
+        return call.options.backend
+    return "triton" if call.inputs.q.is_cuda and triton_refusal(call.tensors) is None else "torch"
+
+
+def triton_refusal(tensors: Sequence[Tensor]) -> str | None:
+    """Why the Triton back end cannot take these tensors (q, k, v, captures), or None."""
+    q, _, v, *captures = tensors
+    if q.dtype == torch.float64:
+        return "it has no float64 products"
+    if max(q.shape[3], v.shape[3]) > MAX_HEAD_DIM:
+        return f"its kernels hold heads of at most {MAX_HEAD_DIM}"
+    if any(max(capture.shape, default=0) > MAX_SIZE for capture in captures) or q.shape[2] > MAX_SIZE:
+        return f"it counts positions up to {MAX_SIZE}"
+    if q.device.type == "cpu" and not triton_version.interprets():
+        return "on the CPU it needs Triton's interpreter: set TRITON_INTERPRET=1 before anything imports triton"
+    return triton_build.available() if q.is_cuda else None
 
 
 def lowered(call: Call) -> pipeline.Lowered:
@@ -79,4 +110,4 @@ def lowered(call: Call) -> pipeline.Lowered:
 def _lower(call: Call, gradients: Gradients | None) -> pipeline.Lowered:
     tiles = (call.options.block_m or 0, call.options.block_n or 0)
     problem = op.problem_of(call.tensors, call.parameters, gradients, *tiles)
-    return pipeline.lower(call.program.spec, problem, Target("torch", call.inputs.q.device.type))
+    return pipeline.lower(call.program.spec, problem, op.target_of(backend_of(call), call.inputs.q.device))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from attncc.api.inputs import kind_of
 from attncc.config import settings
 from attncc.errors import InputError, UnsupportedError
 
-BACKENDS = ("auto", "torch", "reference")
-PLANNED = ("triton", "gluon")
+BACKENDS = ("auto", "torch", "triton", "reference")
+PLANNED = ("gluon",)
 MAX_BLOCK = 1 << 16
 
 
@@ -59,7 +60,7 @@ def _block(name: str, size: object) -> int | None:
     if size is None:
         return None
     if isinstance(size, bool) or not isinstance(size, int):
-        raise InputError(f"`{name}` must be an int, but is a {type(size).__name__}")
+        raise InputError(f"`{name}` must be an int, but is {kind_of(size)}")
     if not 1 <= size <= MAX_BLOCK:
         raise InputError(f"`{name}` must be from 1 to {MAX_BLOCK}, but is {size}")
     return size

@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from attncc.errors import InternalError, UnsupportedError
+from attncc.runtime import launch
 from attncc.runtime.build import Kernel, build
 from attncc.runtime.steps import empty_like
+from attncc.runtime.triton_attention import TritonPass
 from attncc.schedule import Facts, Gradients, Problem, Target
 
 MAX_KERNELS = 8192
@@ -34,6 +36,14 @@ class Lowered(Protocol):
         """The source of the backward kernel, if gradients were asked for."""
 
     @property
+    def triton_forward(self) -> Any:
+        """The Triton kernels of the forward pass, if they are asked for."""
+
+    @property
+    def triton_backward(self) -> Any:
+        """The Triton kernels of the backward pass, if they are asked for."""
+
+    @property
     def differentiable(self) -> tuple[bool, ...]:
         """For each capture, whether it can have a gradient."""
 
@@ -43,6 +53,7 @@ Rows = tuple[Tensor, Tensor, Tensor, Tensor]
 Lower = Callable[[str, Problem, Target], Lowered]
 
 _KERNELS: dict[tuple[Any, ...], Kernel] = {}
+_PASSES: dict[tuple[int, torch.device], TritonPass] = {}
 _DIFFERENTIABLE: dict[str, tuple[bool, ...]] = {}
 _COMPILER: list[Lower] = []
 
@@ -64,6 +75,7 @@ def attend(
     tile_q: int = 0,
     tile_kv: int = 0,
     check_bounds: bool = True,
+    backend: str = "torch",
 ) -> tuple[Tensor, Tensor]:
     """The output [B, H, Lq, Dv] and its lse [B, H, Lq] of a spec given by its text; differentiable once.
 
@@ -78,7 +90,7 @@ def attend(
         dtype = torch.get_autocast_dtype(kind)
         q, k, v = (t if t.dtype == torch.float64 else t.to(dtype) for t in (q, k, v))
     out, lse, _, _ = torch.ops.attncc.forward(
-        q, k, v, list(captures), list(parameters), scale, text, tile_q, tile_kv, check_bounds
+        q, k, v, list(captures), list(parameters), scale, text, tile_q, tile_kv, backend, check_bounds
     )
     return out, lse
 
@@ -120,17 +132,18 @@ def _kernel(
     tensors: Sequence[Tensor],
     parameters: Sequence[int],
     tiles: tuple[int, int],
+    backend: str,
     wanted: tuple[bool, ...] | None,
 ) -> Kernel:
     """The kernel of a call, from memory; otherwise compiled and built."""
     q, k, v, *captures = tensors
     shapes = (q.shape, k.shape, v.shape[3], *[(c.dtype, c.shape) for c in captures])
-    key = (text, q.dtype, q.device.type, shapes, tuple(parameters), tiles, wanted)
+    key = (text, q.dtype, q.device, shapes, tuple(parameters), tiles, backend, wanted)
     found = _KERNELS.get(key)
     if found is None:
         if len(_KERNELS) >= MAX_KERNELS:
             _KERNELS.clear()
-        found = _KERNELS[key] = _compiled(text, tensors, parameters, tiles, wanted)
+        found = _KERNELS[key] = _compiled(text, tensors, parameters, tiles, backend, wanted)
     return found
 
 
@@ -139,14 +152,34 @@ def _compiled(
     tensors: Sequence[Tensor],
     parameters: Sequence[int],
     tiles: tuple[int, int],
+    backend: str,
     wanted: tuple[bool, ...] | None,
 ) -> Kernel:
     gradients = None if wanted is None else Gradients(wanted[0], wanted[1], wanted[2], wanted[3:])
     problem = problem_of(tensors, parameters, gradients, *tiles)
-    lowered = _lower(text, problem, Target("torch", tensors[0].device.type))
+    lowered = _lower(text, problem, target_of(backend, tensors[0].device))
+    if backend == "triton":
+        return _triton(lowered, tensors[0].device, forward=wanted is None)
     if wanted is None:
         return build(lowered.forward, "forward")
     return build(lowered.backward, "backward")
+
+
+def target_of(backend: str, device: torch.device) -> Target:
+    """The target of a back end on a device."""
+    if backend == "torch" or device.type == "cpu":
+        return Target(backend, device.type)
+    index: int | None = device.index
+    return Target(backend, device.type, launch.target_of(torch.cuda.current_device() if index is None else index))
+
+
+def _triton(lowered: Lowered, device: torch.device, *, forward: bool) -> Kernel:
+    """The pass of a variant on a device; calls of other lengths share it."""
+    programs = lowered.triton_forward if forward else lowered.triton_backward
+    found = _PASSES.get((id(programs), device))
+    if found is None:
+        found = _PASSES[id(programs), device] = TritonPass(programs, device)
+    return found.forward if forward else found.backward
 
 
 def _lower(text: str, problem: Problem, target: Target) -> Lowered:
@@ -174,9 +207,10 @@ def _forward(
     text: str,
     tile_q: int,
     tile_kv: int,
+    backend: str,
     check_bounds: bool,
 ) -> Rows:
-    kernel = _kernel(text, (q, k, v, *captures), parameters, (tile_q, tile_kv), None)
+    kernel = _kernel(text, (q, k, v, *captures), parameters, (tile_q, tile_kv), backend, None)
     if _is_empty(q, k):
         out, lse, largest, sums = _forward_fake(q, k, v)
         return out.zero_(), lse.fill_(-torch.inf), largest.fill_(-torch.inf), sums.zero_()
@@ -211,6 +245,7 @@ def _backward(
     text: str,
     tile_q: int,
     tile_kv: int,
+    backend: str,
     wanted: list[bool],
 ) -> list[Tensor]:
     tensors = (q, k, v, *captures)
@@ -218,7 +253,7 @@ def _backward(
         return [
             grad.zero_() for grad in _backward_fake(grad_out, grad_lse, q, k, v, out, largest, sums, captures, wanted)
         ]
-    kernel = _kernel(text, tensors, parameters, (tile_q, tile_kv), tuple(wanted))
+    kernel = _kernel(text, tensors, parameters, (tile_q, tile_kv), backend, tuple(wanted))
     with torch.autocast(q.device.type, enabled=False):
         *grads, of_captures = kernel(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale)
     return [grad for grad in (*grads, *of_captures) if grad is not None]
@@ -251,18 +286,35 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Rows) -> None:
 
 def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor, *_: object) -> tuple[Any, ...]:
     q, k, v, out, largest, sums, *captures = ctx.saved_tensors
-    parameters, scale, text, tile_q, tile_kv, _ = ctx.rest
+    parameters, scale, text, tile_q, tile_kv, backend, _ = ctx.rest
     asked = ctx.needs_input_grad
     can = _differentiable(text, captures)
     wanted = [*asked[:3], *(a and b for a, b in zip(asked[3], can, strict=True))]
     none: list[Any] = [
         None if parameters else [],
-        *[None] * 5,
+        *[None] * 6,
     ]  # an empty list has its own place in torch's tree of arguments
     if not any(wanted):
         return (None, None, None, [None] * len(captures), *none)
     grads = torch.ops.attncc.backward(
-        *(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale, text, tile_q, tile_kv, wanted)
+        *(
+            grad_out,
+            grad_lse,
+            q,
+            k,
+            v,
+            out,
+            largest,
+            sums,
+            captures,
+            parameters,
+            scale,
+            text,
+            tile_q,
+            tile_kv,
+            backend,
+            wanted,
+        )
     )
     found = iter(grads)
     of_q, of_k, of_v, *of_captures = [next(found) if want else None for want in wanted]
@@ -290,7 +342,7 @@ def _nothing(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 # torch has no types for its libraries
 _LIBRARY: Any = torch.library.Library("attncc", "DEF")  # type: ignore[no-untyped-call]
 _INPUTS = "Tensor q, Tensor k, Tensor v"
-_REST = "Tensor[] captures, int[] parameters, float scale, str spec, int tile_q, int tile_kv"
+_REST = "Tensor[] captures, int[] parameters, float scale, str spec, int tile_q, int tile_kv, str backend"
 _LIBRARY.define(f"forward({_INPUTS}, {_REST}, bool check_bounds) -> (Tensor, Tensor, Tensor, Tensor)")
 _LIBRARY.define(
     f"backward(Tensor grad_out, Tensor grad_lse, {_INPUTS}, Tensor out, Tensor largest, Tensor sums, {_REST}, "

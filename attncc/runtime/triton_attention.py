@@ -108,21 +108,22 @@ class TritonPass:
         parameters: Sequence[int],
         scale: float,
         check_bounds: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """out [B, Hq, Lq, Dv] and lse [B, Hq, Lq]."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """out [B, Hq, Lq, Dv], and per row [B, Hq, Lq] lse, the largest score in base 2, and the sum of weights."""
         q, k, v = map(_fit, (q, k, v))
         captures = [_captured(capture, q) for capture in captures]
         out = empty_like(q, v.shape[3])
-        lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+        lse, largest, sums = (torch.empty(q.shape[:3], dtype=torch.float32, device=q.device) for _ in range(3))
         aligned = _aligned(q, k, v, out)
         program, kernels = self.prepared(aligned)
         values = _values(q, k, v, captures, parameters, scale)
         values |= {"out_ptr": _pointer(out), "lse_ptr": _pointer(lse), **_strides("out", out)}
+        values |= {"largest_ptr": _pointer(largest), "sums_ptr": _pointer(sums)}
         kernel = kernels["forward"]
         if program.lists:
             values |= self.table(program, aligned, "forward", captures, parameters, values)
         kernel.run(-(-q.shape[2] // kernel.tile_q) * q.shape[0] * q.shape[1], values)
-        return out, lse
+        return out, lse, largest, sums
 
     def backward(
         self,
@@ -132,7 +133,8 @@ class TritonPass:
         k: Tensor,
         v: Tensor,
         out: Tensor,
-        lse: Tensor,
+        largest: Tensor,
+        sums: Tensor,
         captures: Sequence[Tensor],
         parameters: Sequence[int],
         scale: float,
@@ -141,7 +143,7 @@ class TritonPass:
         q, k, v, out, grad_out = map(_fit, (q, k, v, out, grad_out))
         given, captures = captures, [_captured(capture, q) for capture in captures]
         batch, heads, q_len, kv_len = *q.shape[:3], k.shape[2]
-        rows = [torch.empty(lse.shape, dtype=torch.float32, device=q.device) for _ in range(2)]
+        rows = [torch.empty(largest.shape, dtype=torch.float32, device=q.device) for _ in range(2)]
         grad_q = empty_like(q, q.shape[3])
         grad_k, grad_v = (t.new_empty((batch, *t.shape[1:])) for t in (k, v))
         aligned = _aligned(q, k, v, out, grad_out, grad_q, grad_k, grad_v)
@@ -149,7 +151,8 @@ class TritonPass:
         grad_lse = grad_lse.contiguous()
         values = _values(q, k, v, captures, parameters, scale) | {
             "out_ptr": _pointer(out),
-            "lse_ptr": _pointer(lse),
+            "largest_ptr": _pointer(largest),
+            "sums_ptr": _pointer(sums),
             "grad_out_ptr": _pointer(grad_out),
             "grad_lse_ptr": _pointer(grad_lse),
             "lse2_ptr": _pointer(rows[0]),
@@ -163,15 +166,15 @@ class TritonPass:
         kernel = kernels["prepare"]
         kernel.run(-(-q_len // kernel.tile_q) * batch * heads, values)
         call = _Call(program, aligned, captures, parameters, values, (batch, heads, q_len, kv_len))
-        sums = self.sides(call, kernels, k.shape[1])
+        taken = self.sides(call, kernels, k.shape[1])
         if "backward_diagonal" in kernels:
-            sums += self.diagonals(call, kernels["backward_diagonal"])
+            taken += self.diagonals(call, kernels["backward_diagonal"])
         if batch != k.shape[0]:
             grad_k, grad_v = (g.sum(0, keepdim=True, dtype=torch.float32).to(g.dtype) for g in (grad_k, grad_v))
         derivatives = program.variant.derivatives
         assert derivatives is not None
         wanted = derivatives.gradients
-        of_captures = self.collect(call, kernels, sums)
+        of_captures = self.collect(call, kernels, taken)
         narrow = [None if g is None else g.to(c.dtype) for g, c in zip(of_captures, given, strict=True)]
         return (
             grad_q if wanted.q else None,

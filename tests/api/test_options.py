@@ -13,7 +13,7 @@ def test_the_back_ends_that_exist_can_be_named(backend):
     assert options(backend).backend == backend
 
 
-@pytest.mark.parametrize("backend", ["triton", "gluon"])
+@pytest.mark.parametrize("backend", ["gluon"])
 def test_a_planned_back_end_is_not_replaced_by_another(backend):
     with pytest.raises(UnsupportedError, match=f'this version of attncc has no back end "{backend}"'):
         options(backend)

@@ -26,7 +26,6 @@ from attncc.ir import (
     Origin,
     Scalar,
     apply,
-    conjunction,
     const,
     node,
     postorder,
@@ -102,20 +101,11 @@ def to_base_2(score: Expr) -> Expr:
             return apply(Op.MUL, score, const(LOG2E))
 
 
-def outside(loads: Sequence[Expr]) -> Expr | None:
-    """Whether any of these reads lies outside of its tensor; sizes are parameters `{capture}_size_{dim}`."""
-    checks = []
-    for load in loads:
-        for dim, index in enumerate(load.args):
-            size = node(Op.PARAM, (), f"{load.value}_size_{dim}", Scalar.INDEX)
-            checks += [apply(Op.GE, index, apply(Op.NEG, size)), apply(Op.LT, index, size)]
-    return apply(Op.NOT, conjunction(*checks)) if checks else None
-
-
 @dataclass
 class Captures:
-    """The captured tensors of a kernel: their names there, and which of their reads are proven to lie inside. The last
-    dimension is contiguous.
+    """The captured tensors of a kernel: their names there, and which of their reads may lie outside.
+
+    The last dimension is contiguous.
 
     A read becomes `tl.load` where its index is known to be non-negative and inside, otherwise a call of `read{rank}`,
     which wraps negative indices and gives 0 beyond. `ranks` collects the ranks for which that function is needed.
@@ -123,13 +113,13 @@ class Captures:
 
     names: Mapping[str, str]
     dtypes: Mapping[str, str]
-    inside: frozenset[Expr]
+    unproven: frozenset[Expr]
     box: Box
     ranks: set[int] = field(default_factory=set)
 
     def is_plain(self, load: Expr) -> bool:
         """Whether a read needs neither a guard nor the size to count from the end."""
-        return load in self.inside and all(_non_negative(arg, self.box) for arg in load.args)
+        return load not in self.unproven and all(_non_negative(arg, self.box) for arg in load.args)
 
     def read(self, load: Expr, index: Sequence[Text]) -> str:
         """The text that reads one element."""

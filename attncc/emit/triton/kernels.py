@@ -22,7 +22,6 @@ from attncc.emit.triton.plan import (
     Draft,
     Drawn,
     Role,
-    TritonSchedule,
     argument_lines,
     common_values,
     draw_loops,
@@ -36,6 +35,8 @@ from attncc.emit.triton.visits import KEYS, QUERIES, TABLE_POINTERS, Visits, vis
 from attncc.ir import KV_IDX, Q_IDX, TRUE, AttentionSpec, Expr, Op, Scalar, apply, param, substitute
 from attncc.passes import simplify
 from attncc.schedule import Problem
+from attncc.schedule.guards import Guarded
+from attncc.schedule.triton import TritonSchedule
 
 SIZES: Final = ("batch", "heads", "group", "q_len", "kv_len")
 #: q_idx - kv_idx, where indices are written along diagonals.
@@ -48,12 +49,17 @@ CHUNK: Final = 128
 class Variant:
     """What the kernels of one variant are drawn from. `aligned` promises addresses and strides divisible by 16."""
 
-    spec: AttentionSpec
+    guarded: Guarded
     problem: Problem
     test: TileTest
     derivatives: Derivatives | None = None
     aligned: bool = True
     grad_lse: bool = False
+
+    @property
+    def spec(self) -> AttentionSpec:
+        """The spec as kernels evaluate it."""
+        return self.guarded.spec
 
     @property
     def row_sums(self) -> tuple[Expr, ...]:
@@ -97,7 +103,7 @@ def along_diagonal(load: Expr) -> tuple[Expr, ...] | None:
 
 def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The forward kernel: out and lse of a tile of queries."""
-    draft = Draft(variant.spec, variant.problem, "triton/forward", readable=readable)
+    draft = Draft(variant.guarded, variant.problem, "triton/forward", readable=readable)
     tiles = visits(variant.test, KEYS)
     drawn = draw_loops(draft, "q_idx", tiles, None, ())
     problem = variant.problem
@@ -113,7 +119,7 @@ def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str]
     own = [pointer(f"{name}_ptr", dtype, variant.aligned) for name in ("q", "k", "v", "out")]
     arguments = [
         *own,
-        pointer("lse_ptr", "*fp32"),
+        *(pointer(name, "*fp32") for name in ("lse_ptr", "largest_ptr", "sums_ptr")),
         *extra,
         *stride_arguments(("q", "k", "v", "out"), variant.aligned),
         *map(size, SIZES),
@@ -124,12 +130,12 @@ def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str]
 
 def prepare(variant: Variant, schedule: TritonSchedule, *, readable: bool) -> Drawn:
     """The kernel before the passes backward: delta, and lse in base 2."""
-    draft = Draft(variant.spec, variant.problem, "triton/prepare", readable=readable)
+    draft = Draft(variant.guarded, variant.problem, "triton/prepare", readable=readable)
     dtype = pointer_type(variant.problem.dtype)
     values = common_values(draft, schedule, ("What both backward passes need of each row.",))
     arguments = [
         *(pointer(name, dtype, variant.aligned) for name in ("out_ptr", "grad_out_ptr")),
-        *(pointer(name, "*fp32") for name in ("lse_ptr", "grad_lse_ptr", "lse2_ptr", "delta_ptr")),
+        *(pointer(name, "*fp32") for name in ("largest_ptr", "sums_ptr", "grad_lse_ptr", "lse2_ptr", "delta_ptr")),
         *stride_arguments(("out", "do"), variant.aligned),
         *map(size, ("heads", "q_len")),
     ]
@@ -138,7 +144,7 @@ def prepare(variant: Variant, schedule: TritonSchedule, *, readable: bool) -> Dr
 
 def backward_q(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The pass in which a program owns a tile of queries."""
-    draft = Draft(variant.spec, variant.problem, "triton/backward_q", readable=readable)
+    draft = Draft(variant.guarded, variant.problem, "triton/backward_q", readable=readable)
     tiles = visits(variant.test, KEYS)
     sums = variant.row_sums
     drawn = draw_loops(draft, "q_idx", tiles, variant.derivatives, sums)
@@ -158,7 +164,7 @@ def backward_q(variant: Variant, schedule: TritonSchedule, docstring: Sequence[s
 
 def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The pass in which a program owns a tile of keys."""
-    draft = Draft(variant.spec, variant.problem, "triton/backward_kv", readable=readable)
+    draft = Draft(variant.guarded, variant.problem, "triton/backward_kv", readable=readable)
     tiles = visits(variant.test, QUERIES)
     sums = variant.column_sums
     drawn = draw_loops(draft, "kv_idx", tiles, variant.derivatives, sums)
@@ -181,7 +187,7 @@ def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[
 
 def backward_pairs(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The pass that writes out each pair's share in the gradients of captures that both positions index."""
-    draft = Draft(variant.spec, variant.problem, "triton/backward_pairs", readable=readable)
+    draft = Draft(variant.guarded, variant.problem, "triton/backward_pairs", readable=readable)
     tiles = visits(variant.test, KEYS)
     sums = variant.pair_sums
     drawn = draw_loops(draft, "q_idx", tiles, variant.derivatives, sums, STORE_PAIRS)
@@ -199,7 +205,7 @@ def backward_pairs(variant: Variant, schedule: TritonSchedule, docstring: Sequen
 
 def backward_diagonal(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The pass that sums along diagonals; its tiles are square."""
-    draft = Draft(variant.spec, variant.problem, "triton/backward_diagonal", readable=readable)
+    draft = Draft(variant.guarded, variant.problem, "triton/backward_diagonal", readable=readable)
     test, problem, sums = variant.test, variant.problem, variant.diagonal_sums
     drawn = draw_loops(draft, "q_idx", visits(variant.test, KEYS), variant.derivatives, sums, SUM_TILES)
     tables, reads = statistics_of(draft, test, {"q": "q_tile_index", "kv": "kv_tile_index"})
@@ -244,7 +250,7 @@ def statistics_of(
 
 def list_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool, readable: bool) -> Drawn:
     """The kernel that fills a table: for each tile of one axis, the tiles of the other that are visited."""
-    draft = Draft(variant.spec, variant.problem, "triton/tiles", readable=readable)
+    draft = Draft(variant.guarded, variant.problem, "triton/tiles", readable=readable)
     test = variant.test
     tables, reads = statistics_of(draft, test, {"q": "q_tile", "kv": "kv_tile"})
     place = Place("body", EVERYTHING)

@@ -25,7 +25,6 @@ from attncc.emit.triton.expressions import (
     body,
     captures_of,
     index_box,
-    outside,
     pointer_type,
     read_helper,
     rows,
@@ -33,9 +32,11 @@ from attncc.emit.triton.expressions import (
 )
 from attncc.emit.triton.spelling import HELPERS
 from attncc.emit.triton.visits import Visits
-from attncc.ir import SCORE, AttentionSpec, Expr, Op, apply, const, postorder
+from attncc.ir import FALSE, SCORE, Expr, Op, apply, const, postorder
 from attncc.ir.syntax import Level
-from attncc.schedule import Problem, loads_of
+from attncc.schedule import Problem
+from attncc.schedule.guards import Guarded, size_name
+from attncc.schedule.triton import TritonSchedule, head_tile
 
 #: Names that every kernel uses beside those of its template.
 FIXED_NAMES: Final = (
@@ -61,17 +62,6 @@ LEAVES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class TritonSchedule:
-    """How one kernel runs on a GPU; `reasons` say why."""
-
-    tile_q: int
-    tile_kv: int
-    num_warps: int
-    num_stages: int
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Role:
     """What a run-time argument of a kernel is: `kind` with the position of a capture, its dimension, or a name."""
 
@@ -91,24 +81,23 @@ class Drawn:
 class Draft:
     """What one kernel says, in the making."""
 
-    def __init__(self, spec: AttentionSpec, problem: Problem, template: str, *, readable: bool) -> None:
-        self.spec, self.problem, self.readable = spec, problem, readable
+    def __init__(self, guarded: Guarded, problem: Problem, template: str, *, readable: bool) -> None:
+        spec = guarded.spec
+        self.spec, self.guarded, self.problem, self.readable = spec, guarded, problem, readable
         namer = Namer({*identifiers(template), *FIXED_NAMES, *HELPERS, *(f"read{rank}" for rank in range(9))})
         self.names = {c.name: namer.take(c.name if readable else f"capture{i}") for i, c in enumerate(spec.captures)}
         self.parameters = {
             p.name: namer.take(p.name if readable else f"parameter{i}") for i, p in enumerate(spec.parameters)
         }
         dtypes = dict(zip((c.name for c in spec.captures), problem.capture_dtypes, strict=True))
-        loads = loads_of(spec)
-        self.unproven = [load for i, load in enumerate(loads) if i not in problem.in_bounds and load.args]
-        self.captures = Captures(self.names, dtypes, frozenset(loads) - set(self.unproven), index_box(spec))
+        self.captures = Captures(self.names, dtypes, guarded.unproven, index_box(spec))
         origins = spec.origins if readable else {}
         self.printer = TritonPrinter(namer, {**LEAVES, **self.parameters, **self.sizes()}, self.captures, origins)
 
     def sizes(self) -> dict[str, str]:
-        """The parameters `{capture}_size_{dim}` that guards compare indices with."""
+        """What guards call the sizes of captures, and what they are called in the kernel."""
         return {
-            f"{c.name}_size_{d}": f"{self.names[c.name]}_size_{d}" for c in self.spec.captures for d in range(c.rank)
+            size_name(c.name, d): f"{self.names[c.name]}_size_{d}" for c in self.spec.captures for d in range(c.rank)
         }
 
     def capture_arguments(self, *roots: Expr) -> list[tuple[Argument, Role]]:
@@ -116,7 +105,9 @@ class Draft:
         made: list[tuple[Argument, Role]] = []
         order = {c.name: i for i, c in enumerate(self.spec.captures)}
         reads = [e for e in postorder(*roots) if e.op is Op.LOAD and e.args and e is not SCORE_LOG2]
+        used = {str(e.value) for e in postorder(*roots) if e.op is Op.PARAM}
         guarded = {str(load.value) for load in reads if not self.captures.is_plain(load)}
+        guarded |= {c.name for c in self.spec.captures if used & {size_name(c.name, d) for d in range(c.rank)}}
         for capture in captures_of(self.spec, *roots):
             name, i = self.names[capture.name], order[capture.name]
             type_ = pointer_type(self.captures.dtypes[capture.name])
@@ -126,7 +117,6 @@ class Draft:
             if capture.name in guarded:
                 sizes = range(capture.rank)
                 made += [(Argument(f"{name}_size_{d}", "i32"), Role("capture_size", i, d)) for d in sizes]
-        used = {str(e.value) for e in postorder(*roots) if e.op is Op.PARAM}
         for i, parameter in enumerate(self.spec.parameters):
             if parameter.name in used:
                 made.append((Argument(self.parameters[parameter.name], "i32"), Role("parameter", i)))
@@ -174,10 +164,10 @@ def draw_loops(
 
 
 def guarded_exponent(draft: Draft) -> Expr:
-    """log2(e) * score, and NaN where a captured tensor would be read outside."""
+    """log2(e) * score, and NaN where the pair depends on a read beyond a captured tensor."""
     exponent = to_base_2(draft.spec.score)
-    guard = outside(draft.unproven)
-    return exponent if guard is None else apply(Op.WHERE, guard, const(float("nan")), exponent)
+    beyond = draft.guarded.beyond
+    return exponent if beyond is FALSE else apply(Op.WHERE, beyond, const(float("nan")), exponent)
 
 
 def _draw_loop(
@@ -257,8 +247,8 @@ def common_values(draft: Draft, schedule: TritonSchedule, docstring: Sequence[st
         "tile_kv": schedule.tile_kv,
         "head_dim": problem.head_dim,
         "value_dim": problem.value_dim,
-        "head_tile": _tile(problem.head_dim),
-        "value_tile": _tile(problem.value_dim),
+        "head_tile": head_tile(problem.head_dim),
+        "value_tile": head_tile(problem.value_dim),
         "precision": '"ieee"' if problem.dtype == "float32" else '"tf32"',  # of float32 products only
     }
 
@@ -266,11 +256,6 @@ def common_values(draft: Draft, schedule: TritonSchedule, docstring: Sequence[st
 def _quoted(lines: Sequence[str]) -> list[str]:
     first, *rest = escaped(lines)
     return [f'"""{first}', *rest, '"""'] if rest else [f'"""{first}"""']
-
-
-def _tile(dim: int) -> int:
-    """Head sizes are held in powers of two, at least 16."""
-    return max(16, 1 << (dim - 1).bit_length())
 
 
 def load_lines(problem: Problem, masked: bool) -> dict[str, list[str]]:
@@ -300,7 +285,7 @@ def _load(name: str, stride: str, start: str, row: str | None, pad: bool, dim: s
 
 def padded(dim: int) -> bool:
     """Whether tiles are wider than the head."""
-    return _tile(dim) != dim
+    return head_tile(dim) != dim
 
 
 def head_masks(problem: Problem) -> list[str]:

@@ -24,8 +24,9 @@ from attncc.emit.triton.kernels import (
     list_tiles,
     prepare,
 )
-from attncc.emit.triton.plan import Drawn, Role, TritonSchedule
+from attncc.emit.triton.plan import Drawn, Role
 from attncc.ir import TRUE
+from attncc.schedule.triton import Schedules, TritonSchedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +112,6 @@ def _opens(line: str, before: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedules:
-    """How each kernel of a variant runs."""
-
-    forward: TritonSchedule
-    backward_q: TritonSchedule
-    backward_kv: TritonSchedule
-
-
-@dataclass(frozen=True, slots=True)
 class TritonProgram:
     """Every kernel that a pass of a variant launches, and the part that torch computes.
 
@@ -132,11 +124,12 @@ class TritonProgram:
     host: KernelSource | None
 
     @property
-    def text(self) -> str:
+    def source(self) -> KernelSource:
         """All kernels, to be read."""
-        parts = [*self.passes.values(), *self.lists.values()]
-        texts = [emitted.source.text for emitted in parts] + ([self.host.text] if self.host else [])
-        return "\n\n".join(texts)
+        parts = [emitted.source for emitted in (*self.passes.values(), *self.lists.values())]
+        parts += [self.host] if self.host else []
+        digest = hashlib.sha256("".join(part.digest for part in parts).encode()).hexdigest()
+        return KernelSource(self.variant.spec.name, "\n\n".join(part.text for part in parts), digest)
 
 
 def emit_program(variant: Variant, schedules: Schedules, text: str) -> TritonProgram:

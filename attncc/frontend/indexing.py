@@ -53,7 +53,7 @@ def _expanded(tracer: Tracer, parts: list[Any], rank: int) -> list[Any]:
 
 def _plain_first(tracer: Tracer, content: Gather, parts: list[Any], record: Record) -> tuple[Gather, list[Any]]:
     """Do what is neither a number nor a traced value to the captured tensor; the rest of the index."""
-    plain = [part for part in parts if not _is_position(part) and not _is_whole(part)]
+    plain = [part for part in parts if not _is_position(part) and not is_whole(part)]
     if not plain:
         return content, parts
     tensors = [part for part in plain if isinstance(part, torch.Tensor | list)]
@@ -99,8 +99,9 @@ def _width(part: Any) -> int:
     return part.dim() if isinstance(part, torch.Tensor) else 1
 
 
-def _is_whole(part: Any) -> bool:
-    return isinstance(part, slice) and part == WHOLE
+def is_whole(part: Any) -> bool:
+    # Not `part == WHOLE`: comparing a number would read it.
+    return isinstance(part, slice) and part.start is None and part.stop is None and part.step is None
 
 
 def _is_position(part: Any) -> bool:
@@ -114,7 +115,7 @@ def _is_position(part: Any) -> bool:
 
 def _position(tracer: Tracer, part: Any) -> Grid | None:
     """A part of an index as expressions; None for a whole dimension."""
-    if _is_whole(part):
+    if is_whole(part):
         return None
     if type(part) is TracedInt:
         return Grid((), (part.expr,))
@@ -138,7 +139,7 @@ def _of_grid(tracer: Tracer, grid: Grid, parts: list[Any]) -> Grid:
     layout = torch.arange(len(grid.items), device="cpu").reshape(grid.shape)
     plain = []
     for part in parts:
-        position = None if _is_whole(part) or not _is_position(part) else _position(tracer, part)
+        position = None if is_whole(part) or not _is_position(part) else _position(tracer, part)
         if position is not None and any(each.op.value != "const" for each in position.items):
             hint = "index the captured tensor with all indices at once: `t[h, i]`"
             tracer.refuse("a computed array cannot be indexed with a traced value", hint)

@@ -10,6 +10,7 @@ import ast
 import dis
 import itertools
 import linecache
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -21,11 +22,11 @@ import torch
 
 from attncc.source import Source, Span
 
-OURS = str(Path(__file__).parent)
+OURS = str(Path(__file__).parent) + os.sep
 #: What this room calls; the gallery and the faces of attncc are code like the user's.
-BELOW = tuple(str(Path(__file__).parents[1] / name) for name in ("ir", "errors.py", "source.py"))
-TORCH = str(Path(torch.__file__).parent)
-STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), str(Path(ast.__file__).parent)})
+BELOW = tuple(str(Path(__file__).parents[1] / name) for name in (f"ir{os.sep}", "errors.py", "source.py"))
+TORCH = str(Path(torch.__file__).parent) + os.sep
+STANDARD = tuple({os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")})
 #: Whose generated code is no user's; what `namedtuple` generates, whoever asked, only makes a tuple.
 GENERATING = ("attncc.frontend", "attncc.ir", "attncc.errors", "attncc.source", "namedtuple_")
 Region = tuple[int, int, int, int]  # first line, last line, first column, last column; columns in UTF-8 bytes
@@ -61,15 +62,17 @@ class Places:
     def frame(self) -> FrameType | None:
         """The innermost frame of the user's code above the caller; of a library's, where the user's is not running."""
         current: FrameType | None = sys._getframe(1)
+        users: FrameType | None = None
         library: FrameType | None = None
         while current is not None and current.f_code is not self.boundary:
             filename = current.f_code.co_filename
             if not is_library(filename):
-                return current
-            if library is None and not filename.startswith((OURS, *BELOW)):
-                library = current
+                users = users or current
+            elif not filename.startswith((OURS, *BELOW)):
+                library = library or current
             current = current.f_back
-        return library
+        # Without the boundary the function is not running: these frames are those of whoever asked for the trace.
+        return (users or library) if current is not None else None
 
     def span(self, frame: FrameType | None) -> Span | None:
         """The characters of the expression that a frame is evaluating."""

@@ -16,6 +16,7 @@ import torch
 from attncc.frontend import reach_functions as plain
 from attncc.frontend.declarations import declarations
 from attncc.frontend.reach_objects import visit_class, visit_declaring, visit_object
+from attncc.frontend.values import TracedTensor
 from attncc.frontend.walk import Hint, Substitute, Visit, Walk
 
 LIMIT: Final = 4096
@@ -40,6 +41,7 @@ HANDLERS: Final[dict[type, Visit]] = {
     types.MappingProxyType: plain.visit_mapping,
     torch.Tensor: plain.visit_tensor,
     torch.nn.Parameter: plain.visit_tensor,
+    TracedTensor: plain.visit_opaque,
     torch.dtype: plain.visit_atom,
     torch.device: plain.visit_atom,
     torch.Size: plain.visit_shown,

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from attncc.frontend import refusals
-from attncc.frontend.indexing import index
+from attncc.frontend.indexing import index, is_whole
 from attncc.frontend.places import bound_name
 from attncc.frontend.recordings import Here, Number, Source, Step, flattened, replaced
 from attncc.frontend.tracer import Tracer
@@ -121,7 +121,7 @@ class Recorder:
     def _elements(self, args: tuple[Any, ...]) -> Gather | None:
         tensor, key = args
         parts = key if isinstance(key, tuple) else (key,)
-        if not all(type(part) in (int, TracedInt) or part is Ellipsis or part == slice(None) for part in parts):
+        if not all(type(part) in (int, TracedInt) or part is Ellipsis or is_whole(part) for part in parts):
             return None
 
         def record(*_: Any) -> torch.Tensor:

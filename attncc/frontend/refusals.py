@@ -115,6 +115,9 @@ def refuse_reading(tracer: Tracer, name: str) -> NoReturn:
 def refuse_value(tracer: Tracer, name: str, source: Source) -> NoReturn:
     """Python asks a captured tensor for its numbers."""
     plain = {"__bool__": "bool", "__int__": "int", "__float__": "float", "__index__": "int"}.get(name, name.strip("_"))
+    if name in ("__bool__", "is_nonzero"):
+        hint = f"choose with `torch.where({source.name}, a, b)`; a Python bool, in contrast, is a constant"
+        tracer.refuse(f"whether `{source.name}` is true is only known when the kernel runs, not while it is made", hint)
     hint = f"use the tensor itself: `{source.name}` is read anew in each call"
     tracer.refuse(f"`{plain}` reads the value of `{source.name}` while the kernel is made, not when it runs", hint)
 

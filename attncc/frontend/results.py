@@ -23,10 +23,10 @@ def finished(tracer: Tracer, dispatch: Dispatch, value: Any, function: Any, role
     expr = _expression(tracer, dispatch, value, function, role)
     place = tracer.origins[expr].span if expr in tracer.origins else place_of(function)
     if role == "mask" and expr.scalar is not Scalar.BOOL:
-        hint = "compare it with something: `x > 0`; what is added to the score belongs into a score function"
+        hint = "compare it with something: `x > 0`; what is added to the score belongs in a score function"
         raise LanguageError(f"a mask must be a bool, but this is {KINDS[expr.scalar]}", place, hint)
     if role == "score" and expr.scalar is Scalar.BOOL:
-        hint = "conditions belong into a mask function, or into torch.where(condition, score, -float('inf'))"
+        hint = "conditions belong in a mask function, or in torch.where(condition, score, -float('inf'))"
         raise LanguageError("a score must be a float, but this is a bool", place, hint)
     return expr if role == "mask" else tracer.note(cast(expr, Scalar.FLOAT))
 
@@ -44,7 +44,7 @@ def _expression(tracer: Tracer, dispatch: Dispatch, value: Any, function: Any, r
                 if 1 not in shape
                 else f"take the number out of it: `x[{', '.join('0' * len(shape))}]`"
             )
-            raise LanguageError(f"a {role} function gives one number, but this has shape {list(shape)}", place, hint)
+            raise LanguageError(f"a {role} function returns one number, but this has shape {list(shape)}", place, hint)
         with tracer.located():
             return dispatch.grid(value, False).items[0]
     if type(value) is TracedInt:
@@ -64,9 +64,9 @@ def _place(tracer: Tracer, value: TracedTensor) -> Span | None:
 
 def _refuse(value: Any, function: Any, role: str) -> NoReturn:
     if value is None:
-        message, hint = f"this {role} function gives nothing back", f"end it with `return {role}`"
+        message, hint = f"this {role} function returns nothing", f"end it with `return {role}`"
     else:
-        message, hint = f"a {role} function gives one number, but this is a {type(value).__name__}", None
+        message, hint = f"a {role} function returns one number, but this is a {type(value).__name__}", None
     raise LanguageError(message, place_of(function), hint)
 
 
@@ -77,7 +77,7 @@ def user_error(tracer: Tracer, error: Exception) -> Exception:
     place = tracer.places.raised(error.__traceback__)
     if isinstance(error, RecursionError):
         return LanguageError("this function calls itself without end", place, "a kernel has no recursion")
-    text = str(error)
+    text = str(error).partition("\n")[0].removesuffix(", but expected one of:")
     if "iteration over a 0-d tensor" in text:
         return LanguageError("a single number cannot be iterated over", place)
     if "TracedTensor" not in text and "TracedInt" not in text:

@@ -89,10 +89,7 @@ def trace(function: Function, *, name: str | None = None) -> AttentionSpec:
 
 def trace_functions(score_mod: Function | None, mask_mod: Function | None, name: str | None = None) -> Traced:
     """Trace a score and a mask function together; either may be None. LanguageError with the place in their text."""
-    for function, what in ((score_mod, "score_mod"), (mask_mod, "mask_mod")):
-        if function is not None and not callable(function):
-            raise LanguageError(f"`{what}` must be a function, not {function!r}")
-    walk, _ = reach((score_mod, mask_mod))
+    walk = _reached(score_mod, mask_mod)
     found = _remembered(walk)
     if found is None or found.opaque is not None:
         found = _trace(score_mod, mask_mod)
@@ -115,7 +112,7 @@ def fingerprint(score_mod: Function | None, mask_mod: Function | None) -> Hashab
     It does not depend on the values of captured tensors and parameters. None if what the functions depend on cannot be
     told: such functions have to be traced in each call. The first call traces, and may raise what tracing raises.
     """
-    walk, _ = reach((score_mod, mask_mod))
+    walk = _reached(score_mod, mask_mod)
     if walk.opaque is not None:
         return None
     found = _remembered(walk)
@@ -123,6 +120,13 @@ def fingerprint(score_mod: Function | None, mask_mod: Function | None) -> Hashab
         found = _trace(score_mod, mask_mod)
         _remember(found)
     return None if found.opaque is not None else _Key(found)
+
+
+def _reached(score_mod: Function | None, mask_mod: Function | None) -> Walk:
+    for function, what in ((score_mod, "score_mod"), (mask_mod, "mask_mod")):
+        if function is not None and not callable(function):
+            raise LanguageError(f"`{what}` must be a function, not {function!r}")
+    return reach((score_mod, mask_mod))[0]
 
 
 class _Key:

@@ -99,7 +99,7 @@ class Tracer:
         return roots[0]
 
     def _too_deep(self, span: Span | None) -> NoReturn:
-        hint = "a loop that runs this often belongs into a captured tensor, computed before the call"
+        hint = "a loop that runs this often belongs in a captured tensor, computed before the call"
         raise UnsupportedError(f"this expression is more than {MAX_DEPTH:,} operations deep", span, hint)
 
     def wrap(self, *exprs: Expr, shape: tuple[int, ...] = (), dtype: torch.dtype | None = None) -> TracedTensor:
@@ -210,7 +210,9 @@ class Tracer:
 
     def _refuse_dtype(self, source: Source) -> NoReturn:
         dtype = source.tensor.dtype
-        hint = "attncc computes with real numbers" if dtype.is_complex else f"convert it: `{source.name}.float()`"
+        hint = f"convert it: `{source.name}.float()`"
+        if dtype.is_complex:
+            hint = f"attncc computes with real numbers: index `{source.name}.real` or `{source.name}.imag`"
         self.refuse(f"`{source.name}` is a tensor of {dtype}, which cannot be captured", hint)
 
     def elements(self, gather: Gather) -> Grid:

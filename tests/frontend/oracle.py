@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
-from attncc.frontend import trace_functions
+from attncc.frontend import parse, trace_functions
 from attncc.frontend.trace import Traced
 from attncc.ir import evaluate
+from attncc.ir.text import print_spec
+from attncc.ir.verify import verify
 
 SIZES = {"batch": 2, "heads": 4, "q_len": 10, "kv_len": 12}
 BOUNDS = {"b": "batch", "h": "heads", "q_idx": "q_len", "kv_idx": "kv_len"}
@@ -52,6 +54,8 @@ def agree(
     """Trace a function and compare it with itself at random places; what was traced."""
     functions = (function, None) if role == "score" else (None, function)
     traced = trace_functions(*functions)
+    verify(traced.spec)
+    assert parse(print_spec(traced.spec)) == traced.spec
     draw = random.Random(0)
     given = {name: torch.tensor(sizes[name]) for name in named}
     for i in range(count):

@@ -1,0 +1,5 @@
+"""A mistake, and what its author reads."""
+
+
+def score_mod(score, b, h, q_idx, kv_idx):
+    return score * 2j

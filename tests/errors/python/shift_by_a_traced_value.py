@@ -1,0 +1,5 @@
+"""A mistake, and what its author reads."""
+
+
+def mask_mod(b, h, q_idx, kv_idx):
+    return (q_idx << kv_idx) > 4

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from attncc.api.inputs import check_inputs
+from attncc.api.inputs import check_inputs, kind_of
 from attncc.api.lowering import make_call, run
 from attncc.api.options import check_options
 from attncc.api.program import Function, read_functions
@@ -72,13 +72,13 @@ def check_functions(score_mod: object, mask_mod: object) -> None:
     for role, function in (("score_mod", score_mod), ("mask_mod", mask_mod)):
         if function is not None and not callable(function):
             hint = "attncc.load takes a path, attncc.loads a text" if isinstance(function, str | Path) else None
-            raise InputError(f"`{role}` must be a function, but is a {type(function).__name__}", hint=hint)
+            raise InputError(f"`{role}` must be a function, but is {kind_of(function)}", hint=hint)
 
 
 def _check_text(text: object) -> None:
     if not isinstance(text, str):
         hint = "attncc.load takes a path" if isinstance(text, Path) else None
-        raise InputError(f"loads takes text, not a {type(text).__name__}", hint=hint)
+        raise InputError(f"loads takes text, not {kind_of(text)}", hint=hint)
 
 
 def _from_text(source: Source, values: dict[str, Any]) -> Variant:

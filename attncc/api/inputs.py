@@ -37,7 +37,7 @@ def check_inputs(q: object, k: object, v: object, scale: object = None) -> Input
         check_tensor(name, value)
     _check_ranks(tensors)
     _check_devices(tensors)
-    q, k, v = (_autocast(tensor) for tensor in tensors.values())  # type: ignore[arg-type]  # checked just above
+    q, k, v = _autocast(*tensors.values())
     _check_dtypes(q, k, v)
     _check_sizes(q, k, v)
     if k.shape[0] != q.shape[0]:
@@ -49,7 +49,7 @@ def check_tensor(name: str, value: object) -> Tensor:
     """The value, which must be a dense, real tensor with data."""
     if not isinstance(value, Tensor):
         hint = f"torch.as_tensor({name}) makes one" if _is_array(value) else None
-        raise InputError(f"`{name}` must be a tensor, but is a {type(value).__name__}", hint=hint)
+        raise InputError(f"`{name}` must be a tensor, but is {kind_of(value)}", hint=hint)
     if value.is_nested:
         hint = "pad it, or pack the sequences into one and mask by document"
         raise UnsupportedError(f"`{name}` is a nested tensor, which attncc does not take", hint=hint)
@@ -65,6 +65,12 @@ def check_tensor(name: str, value: object) -> Tensor:
     return value
 
 
+def kind_of(value: object) -> str:
+    """The type of a value with its article: `a list`, `an int`."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIO' or name == 'ndarray' else 'a'} {name}"
+
+
 def _is_array(value: object) -> bool:
     return hasattr(value, "__array__") or isinstance(value, list | tuple)
 
@@ -77,7 +83,7 @@ def check_scale(scale: object, head_dim: int) -> float:
         hint = "pass a float; for a learned scale multiply q by it, or write it into score_mod"
         raise InputError("`scale` is a tensor", hint=hint)
     if isinstance(scale, bool) or not isinstance(scale, int | float):
-        raise InputError(f"`scale` must be a number, but is a {type(scale).__name__}")
+        raise InputError(f"`scale` must be a number, but is {kind_of(scale)}")
     if not math.isfinite(scale):
         raise InputError(f"`scale` is {float(scale)}, which makes every score meaningless")
     return float(scale)
@@ -93,25 +99,24 @@ def _check_ranks(tensors: dict[str, Any]) -> None:
 
 
 def _check_devices(tensors: dict[str, Any]) -> None:
-    if len({tensor.device for tensor in tensors.values()}) > 1:
+    q, k, v = tensors.values()
+    if not q.device == k.device == v.device:
         placed = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
         raise InputError(f"q, k and v must be on one device, but are {placed}")
 
 
-def _autocast(tensor: Tensor) -> Tensor:
+def _autocast(*tensors: Any) -> tuple[Tensor, ...]:
     """As torch's autocast treats scaled_dot_product_attention: all but float64 becomes the autocast dtype."""
-    kind = tensor.device.type
-    if not _is_autocasting(kind) or tensor.dtype not in DTYPES or tensor.dtype is torch.float64:
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(kind))
-
-
-def _is_autocasting(kind: str) -> bool:
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    kind = tensors[0].device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    castable = (torch.float32, torch.bfloat16, torch.float16)
+    return tuple(tensor.to(dtype) if tensor.dtype in castable else tensor for tensor in tensors)
 
 
 def _check_dtypes(q: Tensor, k: Tensor, v: Tensor) -> None:
-    for name, tensor in {"q": q, "k": k, "v": v}.items():
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
         if tensor.dtype not in DTYPES:
             allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
             raise InputError(f"`{name}` is {_dtype(tensor)}, which attention does not take", hint=f"one of {allowed}")
@@ -125,15 +130,20 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _check_sizes(q: Tensor, k: Tensor, v: Tensor) -> None:
-    shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
-    if k.shape[:3] != v.shape[:3]:
-        raise InputError(f"k and v must agree in all but the last size: {shapes}")
-    if k.shape[0] not in (q.shape[0], 1):
-        raise InputError(f"the batch of k and v must be that of q, or 1: {shapes}")
-    if q.shape[3] != k.shape[3]:
-        raise InputError(f"the head sizes of q and k differ: {shapes}")
-    if 0 in (q.shape[3], q.shape[1], k.shape[1]):
-        raise InputError(f"there must be at least one head, and a head size of at least 1: {shapes}")
-    if q.shape[1] % k.shape[1]:
+    batch, heads, _, head_dim = q.shape
+    kv_batch, kv_heads, kv_len, k_dim = k.shape
+    if v.shape[:3] != (kv_batch, kv_heads, kv_len):
+        raise _misfit("k and v must agree in all but the last size", q, k, v)
+    if kv_batch not in (batch, 1):
+        raise _misfit("the batch of k and v must be that of q, or 1", q, k, v)
+    if head_dim != k_dim:
+        raise _misfit("the head sizes of q and k differ", q, k, v)
+    if 0 in (head_dim, heads, kv_heads):
+        raise _misfit("there must be at least one head, and a head size of at least 1", q, k, v)
+    if heads % kv_heads:
         hint = "each key head serves the same number of query heads"
-        raise InputError(f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads: {shapes}", hint=hint)
+        raise _misfit(f"{heads} query heads cannot share {kv_heads} key heads", q, k, v, hint)
+
+
+def _misfit(problem: str, q: Tensor, k: Tensor, v: Tensor, hint: str | None = None) -> InputError:
+    return InputError(f"{problem}: q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}", hint=hint)

@@ -17,6 +17,7 @@ import torch
 
 from attncc import pipeline
 from attncc.api.values import check_names
+from attncc.errors import InputError
 from attncc.frontend import Traced, fingerprint, trace_functions
 from attncc.ir import AttentionSpec, Parameter
 
@@ -61,6 +62,8 @@ class Reading:
 
 
 _PROGRAMS: OrderedDict[Hashable, Program] = OrderedDict()
+#: The last program of each pair of code objects: the usual case needs no fingerprint.
+_LATEST: dict[Hashable, Program] = {}
 _LOCK = threading.Lock()
 
 
@@ -73,8 +76,30 @@ def read_functions(
     score_mod: Function | None, mask_mod: Function | None, name: str | None, device: torch.device | None = None
 ) -> Reading:
     """The program of two Python functions and what they capture now; tensors that they make are made on the device."""
+    hint = (_code(score_mod), _code(mask_mod), name)
+    program = _LATEST.get(hint)
+    if program is not None:
+        try:
+            return _reading(program, score_mod, mask_mod, device)
+        except InputError:  # something has changed since: find the program from scratch
+            pass
     found = fingerprint(score_mod, mask_mod)
     program = _traced(score_mod, mask_mod, name) if found is None else _remembered(found, score_mod, mask_mod, name)
+    if found is not None:
+        if len(_LATEST) >= MAX_PROGRAMS:
+            _LATEST.clear()
+        _LATEST[hint] = program
+    return _reading(program, score_mod, mask_mod, device)
+
+
+def _code(function: Function | None) -> int:
+    """Where to look first. It may be wrong: reading a program checks that it is the one of these functions."""
+    return id(getattr(function, "__code__", function))
+
+
+def _reading(
+    program: Program, score_mod: Function | None, mask_mod: Function | None, device: torch.device | None
+) -> Reading:
     assert program.traced is not None
     values = program.traced.read(score_mod, mask_mod, device)
     captures = {c.name: tensor for c, tensor in zip(program.spec.captures, values.captures, strict=True)}
@@ -106,3 +131,4 @@ def clear() -> None:
     """Forget all programs; the next calls trace again."""
     with _LOCK:
         _PROGRAMS.clear()
+        _LATEST.clear()

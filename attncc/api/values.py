@@ -8,7 +8,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
-from attncc.api.inputs import check_tensor
+from attncc.api.inputs import check_tensor, kind_of
 from attncc.errors import InputError
 from attncc.ir import ANY_DIM, AttentionSpec, Capture, Scalar
 
@@ -89,7 +89,7 @@ def check_parameters(spec: AttentionSpec, given: Mapping[str, object]) -> tuple[
 def _check_parameter(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         hint = f"pass int({name})" if isinstance(value, float | Tensor) else None
-        raise InputError(f"parameter `{name}` must be an int, but is a {type(value).__name__}", hint=hint)
+        raise InputError(f"parameter `{name}` must be an int, but is {kind_of(value)}", hint=hint)
     if value not in INT64:
         raise InputError(f"parameter `{name}` is {value}, which does not fit in 64 bits")
     return value

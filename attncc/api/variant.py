@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attncc import pipeline
 from attncc.api.explanation import explain_call
-from attncc.api.inputs import check_inputs
+from attncc.api.inputs import check_inputs, kind_of
 from attncc.api.lowering import Call, lowered, make_call, run
 from attncc.api.options import Options, check_options
 from attncc.api.pickling import frozen, travels
@@ -50,7 +50,7 @@ class Variant:
         """A variant of a spec; with functions it is they that count, and `values` replace what they capture."""
         if not isinstance(spec, AttentionSpec):
             hint = "attncc.compile takes functions, attncc.load a path, attncc.loads a text"
-            raise InputError(f"a Variant is made from an AttentionSpec, not from a {type(spec).__name__}", hint=hint)
+            raise InputError(f"a Variant is made from an AttentionSpec, not from {kind_of(spec)}", hint=hint)
         check_names(spec, values or {})
         self._name = spec.name
         self._functions = (score_mod, mask_mod)
@@ -79,7 +79,7 @@ class Variant:
     @property
     def spec(self) -> AttentionSpec:
         """What the variant means now."""
-        return self._read().program.spec
+        return self._read().spec
 
     @property
     def text(self) -> str:

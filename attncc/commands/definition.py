@@ -153,7 +153,7 @@ def _roles(value: Any, name: str) -> dict[str, Callable[..., Any]]:
         both = {"score": value.score_mod, "mask": value.mask_mod}
         return {role: function for role, function in both.items() if function is not None}
     if not callable(value):
-        raise InputError(f"`{name}` is a {type(value).__name__}, not a function")
+        raise InputError(f"`{name}` is not a function")
     count = sum(1 for p in signature(value).parameters.values() if _is_positional(p))
     if count == SCORE_ARGUMENTS:
         return {"score": value}

@@ -118,7 +118,7 @@ def test_constants_of_a_text_can_be_given_to_load():
 def test_errors_of_texts_and_files():
     with pytest.raises(InputError, match="there is no file"):
         attncc.load("nowhere.attn")
-    with pytest.raises(InputError, match="loads takes text, not a int"):
+    with pytest.raises(InputError, match="loads takes text, not an int"):
         attncc.loads(3)
     with pytest.raises(LanguageError, match="unknown name `kv_idy`"):
         attncc.loads("attention a:\n  mask = q_idx >= kv_idy\n")

@@ -74,7 +74,7 @@ def nested():
 VALUES = {
     "a list": (lambda: [[1.0]], InputError, "`q` must be a tensor, but is a list\nhint: torch.as_tensor(q) makes one"),
     "None": (lambda: None, InputError, "`q` must be a tensor, but is a NoneType"),
-    "an array": (lambda: torch.zeros(2, 4, 5, 8).numpy(), InputError, "`q` must be a tensor, but is a ndarray"),
+    "an array": (lambda: torch.zeros(2, 4, 5, 8).numpy(), InputError, "`q` must be a tensor, but is an ndarray"),
     "sparse": (lambda: torch.zeros(2, 4, 5, 8).to_sparse(), UnsupportedError, "`q` is a sparse tensor (sparse_coo)"),
     "complex": (lambda: torch.zeros(2, 4, 5, 8, dtype=torch.complex64), UnsupportedError, "`q` is complex"),
     "meta": (lambda: torch.zeros(2, 4, 5, 8, device="meta"), InputError, "`q` is on the meta device"),

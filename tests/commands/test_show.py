@@ -66,7 +66,7 @@ MISTAKES = {
     "no python file": ("nowhere.py:causal", "InputError: there is no file nowhere.py\n"),
     "nearest": ("{functions}:naer", "there is no `naer`\nhint: did you mean `near`?\n"),
     "arguments": ("{functions}:three", "InputError: `three` takes 3 arguments\nhint: a score function takes (score,"),
-    "no function": ("{functions}:window", "InputError: `window` is a int, not a function\n"),
+    "no function": ("{functions}:window", "InputError: `window` is not a function\n"),
     "two masks": ("{functions}:near,masks.causal", "names two mask functions\n"),
     "which function": ("{functions}", "which function?\nhint: name it, as in"),
 }

@@ -5,6 +5,7 @@ A test runs `page` and `pictures` and compares them with the files, so that neit
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import sys
@@ -31,6 +32,7 @@ DOCS = Path(__file__).resolve().parent
 EXAMPLES = DOCS.parent / "examples" / "gallery"
 LENGTH, TILE, BATCH, HEADS, DRAWN_BATCH = 128, 8, 2, 4, 1
 ZOOM, GAP = 2, 8
+LEVELS = 31
 Pixels = NDArray[np.float32]  # [height, width, 3]
 
 INTRODUCTION = f"""# The gallery
@@ -55,7 +57,7 @@ that asks for sizes, such as `causal_bottom_right`, is bound for it: `causal_bot
 
 In the formulas i is the query's position, j the key's, b the sequence, h the head and s the score. Pictures show a
 small example, {LENGTH} queries with tiles of {TILE} × {TILE}: rows are queries, columns keys; dark tiles need no mask,
-white ones are never visited, and inside the others visible pairs are blue. Heads that differ stand side by side. A bias
+white ones are never visited, and in the others the visible pairs are blue. Heads that differ stand side by side. A bias
 is shown as a map of what a score of 0 becomes, light where it is high, for one head; a change of the score itself as
 curves, one for each head.
 """
@@ -74,30 +76,28 @@ def text(entry: Entry) -> attncc.Variant:
     return attncc.load(EXAMPLES / f"{entry.name}.attn")
 
 
-def tiles(entry: Entry) -> Picture:
-    """The mask and its tiles at the example."""
+@functools.cache
+def tiles(name: str) -> Picture:
+    """The mask of a variant and its tiles at the example."""
+    entry = gallery()[name]
     sizes = entry.sizes(LENGTH, BATCH, HEADS)
-    given = settings(entry)
-    return text(entry).picture(
-        sizes.q_len, sizes.kv_len, heads=HEADS, batch=DRAWN_BATCH, block_m=TILE, block_n=TILE, **given
-    )
+    shape = {"heads": HEADS, "batch": DRAWN_BATCH, "block_m": TILE, "block_n": TILE}
+    return text(entry).picture(sizes.q_len, sizes.kv_len, **shape, **settings(entry))
+
+
+def picture(entry: Entry) -> bytes:
+    """The PNG of a variant: its tiles if it has a mask, then its score if it has one."""
+    panels = [colors(tiles(entry.name), panel) for panel in tiles(entry.name).panels[:HEADS]]
+    panels = [panel.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1) for panel in panels]
+    if entry.score is not None:
+        panels = panels[:1] if entry.mask is not None or entry.tiles != "dense" else []
+        panels.append(curves(entry) if changes_alone(entry) else bias_map(entry))
+    return png(beside(panels))
 
 
 def changes_alone(entry: Entry) -> bool:
     """Whether the score is changed whatever its position, so that curves say more than a map."""
-    return entry.name in ("soft_cap", "head_temperature", "capped_temperature")
-
-
-def picture(entry: Entry) -> bytes:
-    """The PNG of a variant."""
-    if entry.score is None:
-        return png(beside(tile_panels(tiles(entry))))
-    return curves(entry) if changes_alone(entry) else png(beside([*tile_panels(tiles(entry))[:1], bias_map(entry)]))
-
-
-def tile_panels(drawn: Picture) -> list[Pixels]:
-    """A panel for each group of heads that see alike."""
-    return [colors(drawn, panel) for panel in drawn.panels[:HEADS]]
+    return entry.name in ("soft_cap", "head_temperature", "capped_temperature", "windowed_soft_cap")
 
 
 def score_at(entry: Entry, value: float) -> NDArray[np.float64]:
@@ -120,34 +120,35 @@ def bias_map(entry: Entry) -> Pixels:
     visible = np.isfinite(added)
     low, high = added[visible].min(), added[visible].max()
     level = (np.where(visible, added, low) - low) / max(high - low, 1e-9)
+    level = np.round(level * LEVELS) / LEVELS  # few colours make a small file
     dark, light = np.array(to_rgb("#14405f")), np.array(to_rgb("#f6c98a"))
     image = dark + (light - dark) * level[..., None]
     image[~visible] = to_rgb(SKIPPED_COLOR)
-    return image.astype(np.float32)
+    return image.astype(np.float32).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
 
 
-def curves(entry: Entry) -> bytes:
-    """Old scores against new ones, a curve for each head that differs."""
+def curves(entry: Entry) -> Pixels:
+    """Old scores against new ones, a curve for each head."""
     scores = np.linspace(-60, 60, 49)
-    found = np.stack([score_at(entry, float(value))[DRAWN_BATCH, :, -1, 0] for value in scores])
-    figure = Figure(figsize=(2.8, 2.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    found = np.stack([score_at(entry, float(value))[DRAWN_BATCH, :, 0, 0] for value in scores])
+    inches = LENGTH * ZOOM / 100
+    figure = Figure(figsize=(inches, inches), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     axis = figure.subplots()
-    for head in range(HEADS):
-        axis.plot(scores, found[:, head], linewidth=1.2, color=("#14405f", "#3c8dbc", "#c98a2b", "#7a7a76")[head])
+    for head, color in enumerate(("#14405f", "#3c8dbc", "#c98a2b", "#7a7a76")):
+        axis.plot(scores, found[:, head], linewidth=1.2, color=color, antialiased=False)
     axis.set_xlabel("score", fontsize=8)
     axis.set_ylabel("new score", fontsize=8)
     axis.tick_params(labelsize=7)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=96, metadata={"Software": None})
-    return data.getvalue()
+    canvas.draw()
+    drawn: Pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
+    return drawn
 
 
 def beside(panels: list[Pixels]) -> Pixels:
-    """Panels from left to right, each pair ZOOM pixels wide, with a white gap."""
-    large = [panel.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1) for panel in panels]
-    gap = np.ones((large[0].shape[0], GAP, 3), dtype=np.float32)
-    return np.concatenate([part for panel in large for part in (gap, panel)][1:], axis=1)
+    """Panels from left to right with a white gap between."""
+    gap = np.ones((panels[0].shape[0], GAP, 3), dtype=np.float32)
+    return np.concatenate([part for panel in panels for part in (gap, panel)][1:], axis=1)
 
 
 def png(image: Pixels) -> bytes:
@@ -159,7 +160,7 @@ def png(image: Pixels) -> bytes:
 
 def counts(entry: Entry) -> str:
     """How many tiles of the example are visited, and how many of them need no mask."""
-    drawn = tiles(entry)
+    drawn = tiles(entry.name)
     total = sum(panel.classes.size for panel in drawn.panels)
     visited = total - sum(panel.count(SKIP) for panel in drawn.panels)
     full = sum(panel.count(FULL) for panel in drawn.panels)

@@ -127,8 +127,9 @@ def relative_table(sizes: Sizes, generator: Generator) -> Captures:
 
 
 def pairs(sizes: Sizes, generator: Generator) -> Captures:
-    """A value for each pair."""
-    return {"bias": uniform(generator, sizes.batch, sizes.heads, sizes.q_len, sizes.kv_len, low=-1)}
+    """A value for each pair, of rank one in each head."""
+    rows = uniform(generator, sizes.batch, sizes.heads, sizes.q_len, 1, low=-2, high=2)
+    return {"bias": rows * uniform(generator, sizes.batch, sizes.heads, 1, sizes.kv_len, low=-1)}
 
 
 def graph(sizes: Sizes, generator: Generator) -> Captures:

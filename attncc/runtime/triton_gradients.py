@@ -1,0 +1,127 @@
+"""The backward pass of a variant in Triton: which kernels run, and where the sums for captured tensors go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from attncc.emit.triton.program import TritonProgram
+from attncc.errors import InternalError
+from attncc.runtime.triton_kernel import Kernel
+from attncc.runtime.triton_tables import SIZES, Lister
+from attncc.runtime.triton_values import Values, pointer
+from attncc.schedule import Gradients
+
+#: Shares of single pairs that the gradient of a general gather holds at a time: 64 MiB.
+PAIRS_AT_ONCE: Final = 1 << 24
+
+Table = Callable[[str], Values]
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """One backward call: its program and kernels, the captures as kernels read them, and the values of arguments."""
+
+    program: TritonProgram
+    kernels: Mapping[str, Kernel]
+    host: Mapping[str, Callable[..., Any]]
+    captures: Sequence[Tensor]
+    parameters: Sequence[int]
+    values: Values
+    device: torch.device
+
+    @property
+    def gradients(self) -> Gradients:
+        """What is differentiated."""
+        derivatives = self.program.variant.derivatives
+        if derivatives is None:
+            raise InternalError("a forward program has no backward pass")
+        return derivatives.gradients
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Batch, query heads, and the two lengths."""
+        batch, heads, q_len, kv_len = (int(self.values[size]) for size in SIZES)
+        return batch, heads, q_len, kv_len
+
+    def run(self, table: Table, lister: Lister) -> list[Tensor | None]:
+        """Launch every pass. The result are the gradients of the captures, in float32."""
+        batch, heads, q_len, _ = self.sizes
+        prepare = self.kernels["prepare"]
+        prepare.run(-(-q_len // prepare.tile_q) * batch * heads, self.values)
+        sums = self.sides(table)
+        if "backward_diagonal" in self.kernels:
+            sums += self.diagonals(lister)
+        if not self.program.variant.loads:
+            return [None] * len(self.captures)
+        totals: list[Tensor | None] = self.host["collect"](
+            sums, self.captures, self.parameters, *self.sizes, self.device
+        )
+        if "backward_pairs" in self.kernels:
+            self.add_pairs(table, totals)
+        return totals
+
+    def sides(self, table: Table) -> list[Tensor]:
+        """Launch the passes that own queries and keys; the sums that they make for captures."""
+        batch, heads, q_len, kv_len = self.sizes
+        variant, sums = self.program.variant, []
+        for name, reads, tile, length, count, last in (
+            ("backward_q", variant.row_sums, "tile_q", q_len, heads, (q_len, 1)),
+            ("backward_kv", variant.column_sums, "tile_kv", kv_len, heads // self.values["group"], (1, kv_len)),
+        ):
+            if name in self.kernels:
+                kernel = self.kernels[name]
+                own = [self.empty(batch, heads, *last) for _ in reads]
+                values = {**self.values, **_sums(own), **table(name)}
+                kernel.run(-(-length // getattr(kernel, tile)) * batch * count, values)
+                sums += own
+        return sums
+
+    def diagonals(self, lister: Lister) -> list[Tensor]:
+        """Sums [B, Hq, Lq + Lkv - 1, 1] along the diagonals of q_idx - kv_idx, from the least."""
+        batch, heads, q_len, kv_len = self.sizes
+        kernel = self.kernels["backward_diagonal"]
+        tile = kernel.tile_q
+        kv_tiles = -(-kv_len // tile)
+        count = -(-q_len // tile) + kv_tiles - 1
+        own = [self.empty(batch, heads, count, 2, tile) for _ in self.program.variant.diagonal_sums]
+        judged = lister.statistics(kernel, self.captures, self.parameters, self.values)
+        kernel.run(count * batch * heads, {**self.values, **_sums(own), **judged})
+        first = kv_tiles * tile - (kv_len - 1)
+        found = []
+        for each in own:  # tile d holds the distances from (d - kv_tiles) * tile, and overlaps the next by half
+            line = each.new_zeros((batch, heads, count + 1, tile))
+            line[:, :, :-1] += each[:, :, :, 0]
+            line[:, :, 1:] += each[:, :, :, 1]
+            found.append(line.view(batch, heads, -1, 1)[:, :, first : first + q_len + kv_len - 1])
+        return found
+
+    def add_pairs(self, table: Table, totals: list[Tensor | None]) -> None:
+        """Add the shares of single pairs, a chunk of queries at a time, so that memory stays linear in the length."""
+        batch, heads, q_len, kv_len = self.sizes
+        kernel = self.kernels["backward_pairs"]
+        reads = self.program.variant.pair_sums
+        tiles = -(-q_len // kernel.tile_q)
+        per_tile = batch * heads * kernel.tile_q * kv_len * len(reads)
+        chunk = min(tiles, max(1, PAIRS_AT_ONCE // max(1, per_tile)))
+        pairs = [self.empty(batch, heads, chunk * kernel.tile_q, kv_len) for _ in reads]
+        values = {**self.values, **_sums(pairs), **table("backward_pairs"), "chunk_tiles": chunk}
+        for first in range(0, tiles, chunk):
+            start = first * kernel.tile_q
+            for each in pairs:
+                each.zero_()
+            kernel.run(chunk * batch * heads, {**values, "first_tile": first})
+            seen = [each[:, :, : q_len - start] for each in pairs]
+            self.host["add_pairs"](totals, seen, start, self.captures, self.parameters, *self.sizes, self.device)
+
+    def empty(self, *shape: int) -> Tensor:
+        """An uninitialised float32 tensor."""
+        return torch.empty(shape, dtype=torch.float32, device=self.device)
+
+
+def _sums(tensors: Sequence[Tensor]) -> Values:
+    return {f"grad_sum:{i}:0": pointer(each) for i, each in enumerate(tensors)}

@@ -12,6 +12,7 @@ from attncc.errors import InputError, UnsupportedError
 BACKENDS = ("auto", "torch", "triton", "reference")
 PLANNED = ("gluon",)
 MAX_BLOCK = 1 << 16
+CHECK_BOUNDS = settings().check_bounds  # a plain value: torch.compile traces calls and cannot follow settings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Options:
         """Whether an index outside a captured tensor raises an error: as asked, as set, or on the CPU."""
         if self.check_bounds is not None:
             return self.check_bounds
-        return {"on": True, "off": False, "auto": device == "cpu"}[settings().check_bounds]
+        return CHECK_BOUNDS == "on" or (CHECK_BOUNDS == "auto" and device == "cpu")
 
 
 def check_options(

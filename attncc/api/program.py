@@ -7,6 +7,7 @@ cannot be fingerprinted is traced at each call. Nothing here keeps a captured te
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -65,6 +66,7 @@ _PROGRAMS: OrderedDict[Hashable, Program] = OrderedDict()
 #: The last program of each pair of code objects: the usual case needs no fingerprint.
 _LATEST: dict[Hashable, Program] = {}
 _LOCK = threading.Lock()
+_UNTRACED: list[Callable[..., Reading]] = []
 
 
 def program_of(spec: AttentionSpec) -> Program:
@@ -76,6 +78,21 @@ def read_functions(
     score_mod: Function | None, mask_mod: Function | None, name: str | None, device: torch.device | None = None
 ) -> Reading:
     """The program of two Python functions and what they capture now; tensors that they make are made on the device."""
+    return _reader()(score_mod, mask_mod, name, device)
+
+
+def _reader() -> Callable[..., Reading]:
+    """The function that reads; where torch.compile is in use, as one that it leaves alone, with all that it calls."""
+    if "torch._dynamo" not in sys.modules:
+        return _read_functions
+    if not _UNTRACED:
+        _UNTRACED.append(torch.compiler.disable(_read_functions))  # type: ignore[no-untyped-call]  # torch
+    return _UNTRACED[0]
+
+
+def _read_functions(
+    score_mod: Function | None, mask_mod: Function | None, name: str | None, device: torch.device | None
+) -> Reading:
     hint = (_code(score_mod), _code(mask_mod), name)
     program = _LATEST.get(hint)
     if program is not None:

@@ -48,8 +48,9 @@ def test_bounds_are_checked_on_the_cpu_unless_asked_otherwise():
     assert not options(check_bounds=False).checks_bounds("cpu")
 
 
-@pytest.mark.usefixtures("fresh_settings")
 def test_a_setting_decides_for_every_device(monkeypatch):
-    monkeypatch.setenv("ATTNCC_CHECK_BOUNDS", "off")
+    monkeypatch.setattr("attncc.api.options.CHECK_BOUNDS", "off")
     assert not options().checks_bounds("cpu")
     assert options(check_bounds=True).checks_bounds("cpu")
+    monkeypatch.setattr("attncc.api.options.CHECK_BOUNDS", "on")
+    assert options().checks_bounds("cuda")

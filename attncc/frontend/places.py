@@ -26,7 +26,7 @@ OURS = str(Path(__file__).parent) + os.sep
 #: What this room calls; the gallery and the faces of attncc are code like the user's.
 BELOW = tuple(str(Path(__file__).parents[1] / name) for name in (f"ir{os.sep}", "errors.py", "source.py"))
 TORCH = str(Path(torch.__file__).parent) + os.sep
-STANDARD = tuple({os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")})
+STANDARD = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
 #: Whose generated code is no user's; what `namedtuple` generates, whoever asked, only makes a tuple.
 GENERATING = ("attncc.frontend", "attncc.ir", "attncc.errors", "attncc.source", "namedtuple_")
 Region = tuple[int, int, int, int]  # first line, last line, first column, last column; columns in UTF-8 bytes

@@ -80,7 +80,7 @@ def reach(functions: tuple[Any, ...], substitute: Substitute | None = None) -> t
         found = tuple(_visited(walk, function) for function in functions)
         if not walk.more and not walk.again:
             return walk, found
-        hint = Hint((*hint.names, *walk.more), walk.changes)
+        hint = Hint((*hint.names, *walk.more), walk.changes, walk.typed)
         if len(_HINTS) > LIMIT:
             _HINTS.clear()
         _HINTS[key] = hint
@@ -117,5 +117,7 @@ def _family(kind: type) -> Visit:
 
 def _root(function: Any) -> object:
     """What tells one definition from another at a glance; nothing depends on it but speed."""
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    for inner in ("__func__", "func", "function"):
+        function = getattr(function, inner, function)
+    code = getattr(function, "__code__", None)
     return code if isinstance(code, types.CodeType) else type(function).__qualname__

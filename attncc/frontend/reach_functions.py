@@ -22,7 +22,7 @@ PURE: Final = frozenset(
     (
         *("torch", "math", "cmath", "operator", "_operator", "functools", "_functools", "itertools", "typing"),
         *("typing_extensions", "collections", "_collections_abc", "_collections", "dataclasses", "enum", "numbers"),
-        *("builtins", "abc", "types", "contextlib", "warnings", "copy", "inspect", "__future__", "string"),
+        *("builtins", "abc", "types", "contextlib", "warnings", "copy", "logging", "__future__", "string"),
     )
 )
 
@@ -52,7 +52,7 @@ def visit_bool(walk: Walk, value: bool, name: str) -> object:
 
 def visit_int(walk: Walk, value: int, name: str) -> object:
     """An int, which may differ from call to call; a fact where it stays as it is."""
-    if walk.pinned or not -INT64 <= value < INT64:
+    if walk.pinned or walk.typed or not -INT64 <= value < INT64:
         walk.facts += "=", value
         return value
     walk.facts.append("int")
@@ -84,6 +84,8 @@ def visit_tensor(walk: Walk, value: torch.Tensor, name: str) -> object:
     """A tensor, known by its kind and its rank."""
     if walk.first_tensor(value, name):
         walk.facts += type(value), value.dtype, value.dim()
+        if value.__dict__:
+            _pin_named(walk, value.__dict__)
     return value
 
 
@@ -101,7 +103,9 @@ def visit_function(walk: Walk, value: types.FunctionType, name: str) -> object:
         walk.replace(value, inner)
         return inner
     if known.library and not value.__closure__:
-        return value
+        if is_pure(value.__module__) or value.__module__ not in sys.stdlib_module_names:
+            return value
+        return walk.unknown(value, f"`{value.__module__}.{value.__name__}` may give another answer each time")
     rebuilt = None
     if walk.substitute is not None and not walk.pinned:
         scope = value.__globals__ if known.library else dict(value.__globals__)
@@ -109,10 +113,20 @@ def visit_function(walk: Walk, value: types.FunctionType, name: str) -> object:
         rebuilt.__dict__.update(value.__dict__)
         rebuilt.__qualname__, rebuilt.__module__ = value.__qualname__, value.__module__
         walk.replace(value, rebuilt)
+    if value.__dict__:
+        _pin_named(walk, value.__dict__)
     _cells(walk, value, rebuilt)
     _defaults(walk, value, rebuilt)
     _globals(walk, value, known, rebuilt)
     return rebuilt or value
+
+
+def _pin_named(walk: Walk, attributes: dict[str, Any]) -> None:
+    """Attributes that a user put on a function or a tensor, as far as reached code names them."""
+    for name in walk.names:
+        if name in attributes:
+            walk.facts.append(name)
+            walk.pin(attributes[name], name)
 
 
 def _fresh(value: types.FunctionType, known: Scan) -> tuple[types.CellType, ...]:

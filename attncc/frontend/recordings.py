@@ -173,6 +173,8 @@ def replaced(value: Any, by: Callable[[object], object]) -> Any:
         return type(value)(replaced(each, by) for each in value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(replaced(each, by) for each in value))
+    if isinstance(value, tuple) and hasattr(value, "n_fields"):  # what torch gives back with named parts
+        return type(value)([replaced(each, by) for each in value])
     if isinstance(value, slice):
         return slice(replaced(value.start, by), replaced(value.stop, by), replaced(value.step, by))
     return by(value)

@@ -27,7 +27,7 @@ OUTSIDE: Final = frozenset(
         *("__dict__", "__globals__", "__closure__", "__code__", "__defaults__", "__kwdefaults__", "__subclasses__"),
         *("environ", "getenv", "is_grad_enabled", "is_inference_mode_enabled", "is_autocast_enabled", "initial_seed"),
         *("get_default_dtype", "get_default_device", "is_compiling", "are_deterministic_algorithms_enabled"),
-        *("current_device", "get_rng_state"),
+        *("current_device", "get_rng_state", "__getattribute__", "attrgetter", "methodcaller", "asdict", "astuple"),
     )
 )
 #: Methods that change a container.
@@ -85,7 +85,7 @@ def _scan(code: CodeType, library: bool) -> Scan:
     changing = ("STORE_ATTR", "STORE_SUBSCR", "DELETE_ATTR", "DELETE_SUBSCR", "STORE_SLICE")
     changes = any(op in changing and within.co_name not in MAKING for op, _, within in instructions)
     opaque: str | None = None
-    indirect = sorted(INDIRECT & names.keys()) + sorted(OUTSIDE & attributes)
+    indirect = sorted(INDIRECT & names.keys()) + sorted(OUTSIDE & (attributes | names.keys()))
     if rebound:
         opaque = f"assigns to `{min(rebound)}`, which is not its own"
     elif indirect:

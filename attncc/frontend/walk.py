@@ -24,13 +24,14 @@ Visit = Callable[["Walk", Any, str], object]
 
 
 class Hint:
-    """The attribute names with which a walk begins, and whether code that it reaches changes objects."""
+    """What a walk knows before it begins: attribute names in the code that it will reach, what that code does."""
 
-    __slots__ = ("changes", "names")
+    __slots__ = ("changes", "names", "typed")
 
-    def __init__(self, names: Iterable[str] = (), changes: bool = False) -> None:
+    def __init__(self, names: Iterable[str] = (), changes: bool = False, typed: bool = False) -> None:
         self.names = dict.fromkeys(sorted(names))
-        self.changes = changes
+        self.changes = changes  # it may change objects: they have to stay the user's own
+        self.typed = typed  # it asks for types: numbers have to stay ints
 
 
 class Walk:
@@ -40,6 +41,7 @@ class Walk:
         self.handler_of = handler_of
         self.names = hint.names
         self.changes = hint.changes
+        self.typed = hint.typed
         self.substitute = substitute
         self.facts: list[Any] = []
         self.ints: list[int] = []
@@ -91,7 +93,7 @@ class Walk:
 
     def number(self, place: tuple[int, object], value: int, name: str) -> object:
         """Go through a number by its place: functions that share a variable share what stands for it."""
-        if self.pinned:
+        if self.pinned or self.typed:
             return self.visit(value, name)
         found = self._numbers.get(place)
         if found is None:
@@ -125,3 +127,5 @@ class Walk:
             self.more |= found.attributes
         if found.changes and not self.changes:
             self.changes = self.again = True
+        if "type" in found.globals and not self.typed:
+            self.typed = self.again = True

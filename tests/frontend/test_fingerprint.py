@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import threading
 import time
 import types
@@ -283,12 +284,48 @@ def test_attribute_on_the_instance_hides_the_method_of_the_class() -> None:
     assert key(other.score_mod) != before
 
 
+def test_attributes_of_functions_and_tensors_are_seen() -> None:
+    text = "def score_mod(score, b, h, q_idx, kv_idx):\n    return score * helper.factor + TABLE.scale * TABLE[h]\n"
+    module = in_module(text, TABLE=torch.ones(4), helper=lambda x: x)
+    module.helper.factor, module.TABLE.scale = 2.0, 3.0
+    keys = [key(module.score_mod)]
+    module.helper.factor = 4.0
+    keys.append(key(module.score_mod))
+    module.TABLE.scale = 5.0
+    keys.append(key(module.score_mod))
+    assert len(set(keys)) == 3
+
+
+def test_what_is_imported_inside_a_function_is_seen() -> None:
+    sys.modules["users_settings"] = settings = in_module("GAIN = 2.0")
+    try:
+        text = (
+            "def score_mod(score, b, h, q_idx, kv_idx):\n    from users_settings import GAIN\n    return score * GAIN\n"
+        )
+        module = in_module(text)
+        before = key(module.score_mod)
+        settings.GAIN = 3.0
+        assert key(module.score_mod) != before
+    finally:
+        del sys.modules["users_settings"]
+
+
+def test_declared_dims_are_a_part_of_the_key() -> None:
+    first, second = biased(torch.ones(4)), biased(torch.ones(4))
+    second.__attncc_captures__ = {"slopes": "float[heads]"}  # type: ignore[attr-defined]
+    assert key(first) != key(second)
+    assert trace_functions(second, None).spec.captures[0].dims == ("heads",)
+
+
 OPAQUE = {
     "getattr": "def score_mod(score, b, h, q_idx, kv_idx):\n    return score * getattr(settings, 'ga' + 'in')\n",
     "globals": "def score_mod(score, b, h, q_idx, kv_idx):\n    return score * globals()['GAIN']\n",
     "eval": "def score_mod(score, b, h, q_idx, kv_idx):\n    return score * eval('GAIN')\n",
     "__dict__": "def score_mod(score, b, h, q_idx, kv_idx):\n    return score * settings.__dict__['gain']\n",
     "random": "import random\ndef score_mod(score, b, h, q_idx, kv_idx):\n    return score * random.random()\n",
+    "choice": "from random import choice\ndef score_mod(score, b, h, q_idx, kv_idx):\n    return score * choice([1])\n",
+    "attrgetter": "from operator import attrgetter\ndef score_mod(score, b, h, q_idx, kv_idx):\n"
+    "    return score * attrgetter('gain')(settings)\n",
     "time": "import time\ndef score_mod(score, b, h, q_idx, kv_idx):\n    return score * time.time()\n",
     "generator": "def score_mod(score, b, h, q_idx, kv_idx):\n    return score * next(NUMBERS)\n",
     "global": "def score_mod(score, b, h, q_idx, kv_idx):\n    global GAIN\n    GAIN += 1\n    return score * GAIN\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -191,11 +192,41 @@ def python_numbers(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: T
     return score * math.sqrt(2) + (WINDOW // 2) * q_idx - kv_idx / WINDOW + 2**WINDOW + (h == 1) * 0.5
 
 
+def parts_of_results(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+    first, second = SLOPES.chunk(2)
+    best = SLOPES.topk(2)
+    return score + first[h % 2] + second[h % 2] + best.values[0] + SLOPES.sort()[0][h] + best.indices[1]
+
+
+def devices(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+    moved = SLOPES.to(q_idx.device)
+    made = torch.zeros(4, device=q_idx.device, dtype=torch.double) + torch.arange(4, device=score.device)
+    return score + moved[h] + made[h]
+
+
+def numbers_as_plain_values(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+    table = {3: 4.0, 4: 5.0}
+    picked = [1.0, 2.0, 3.0, 4.0, 5.0][WINDOW] + table[WINDOW] + (WINDOW in (1, 4)) + float(f"{WINDOW}")
+    return (
+        score + picked + divmod(WINDOW, 3)[1] + WINDOW.bit_length() + max(WINDOW, 2) + round(WINDOW / 3) + WINDOW**0.5
+    )
+
+
+def types_of_numbers(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+    return score * WINDOW if type(WINDOW) is int and isinstance(WINDOW, int) else score
+
+
+def operators_and_aten(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+    total = functools.reduce(operator.add, [score, q_idx, kv_idx])
+    return total + torch.ops.aten.tanh(score) + torch.ops.aten.add.Tensor(score, q_idx)
+
+
 SCORES = [
     *(alibi, all_dims, one_by_one, pairs_of_indices, ellipsis, constants_as_indices, slices, slices_of_a_row, nested),
     *(zero_dimensional, index_by_a_captured_number, on_captures_alone, on_captures_and_numbers, whole_row_first),
     *(small_vectors, reductions, stacked, tensor_methods, types_and_shapes, factories, where_chain, augmented, loops),
-    *(embedding, vector_of_indices, index_tensors, python_numbers),
+    *(embedding, vector_of_indices, index_tensors, python_numbers, parts_of_results, devices),
+    *(numbers_as_plain_values, types_of_numbers, operators_and_aten),
 ]
 
 
@@ -553,6 +584,14 @@ def test_traces_where_dynamo_is_disabled() -> None:
         return print_spec(trace(alibi))
 
     assert traced() == print_spec(trace(alibi))
+
+
+def test_helper_under_torch_compile_is_traced_through() -> None:
+    @torch.compile(backend="eager")
+    def doubled(x: Tensor) -> Tensor:
+        return x * 2
+
+    assert "score * 2" in print_spec(trace(lambda score, b, h, q_idx, kv_idx: doubled(score) + SLOPES[h]))
 
 
 def test_traces_under_no_grad_and_inference_mode() -> None:

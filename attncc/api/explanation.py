@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attncc import pipeline
 from attncc.analysis import TileTest, depends, tile_test
-from attncc.api.lowering import Call, lowered
+from attncc.api.lowering import Call, backend_of, lowered
 from attncc.api.values import spell
 from attncc.ir import TRUE, AttentionSpec, Expr, Op, Scalar, postorder, print_expr, print_spec
 from attncc.passes import lift, simplify
@@ -90,7 +90,7 @@ def _describe(call: Call) -> report.Call:
         dtype=str(q.dtype).removeprefix("torch."),
         device=str(q.device),
         scale=call.inputs.scale,
-        backend="torch" if call.options.backend == "auto" else call.options.backend,
+        backend=backend_of(call),
         parameters={p.name: value for p, value in zip(spec.parameters, call.parameters, strict=True)},
     )
 

@@ -20,6 +20,7 @@ KvHeads = Annotated[
 HeadDim = Annotated[int, typer.Option("--head-dim", min=1, help="Head size.")]
 Dtype = Annotated[str, typer.Option("--dtype", help=", ".join(DTYPES) + ".")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, …")]
+Backend = Annotated[str, typer.Option("--backend", help="auto, torch, triton or reference; no GPU is needed.")]
 Block = Annotated[int | None, typer.Option(min=1, show_default="chosen", help="Size of a tile, in positions.")]
 
 
@@ -33,6 +34,7 @@ def explain(
     head_dim: HeadDim = 64,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    backend: Backend = "auto",
     block_m: Block = None,
     block_n: Block = None,
     capture: Captures = None,
@@ -52,7 +54,7 @@ def explain(
     prepared = prepare(target, capture, param, {"batch": batch, "heads": heads, **lengths}, seed, device)
     q = _empty((batch, heads, q_len, head_dim), dtype, device)
     k = _empty((batch, kv_heads or heads, lengths["kv_len"], head_dim), dtype, device)
-    explanation = prepared.variant.explain(q, k, k, block_m=block_m, block_n=block_n)
+    explanation = prepared.variant.explain(q, k, k, backend=backend, block_m=block_m, block_n=block_n)
     if as_json:
         print_json({**explanation.to_dict(), "example_data": list(prepared.invented)})
     else:

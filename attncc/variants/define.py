@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar, overload
 
 from attncc.errors import LanguageError
@@ -271,17 +271,28 @@ def _composed(function: ModFunction, name: str, formula: str, *parts: M) -> M:
 
 def _sizes(mod: Mod, function: ModFunction) -> tuple[str, ...]:
     """The sizes that a function asks for; LanguageError where its arguments are not FlexAttention's."""
-    given = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    named = tuple(p.name for p in given[len(mod.arguments) :])
+    given = _required(function)
+    named = given[len(mod.arguments) :]
     if len(given) < len(mod.arguments) or any(name not in SIZES for name in named):
         expected = f"({', '.join(mod.arguments)})"
-        shown = f"({', '.join(p.name for p in given)})"
         hint = f"after these it may ask for {', '.join(SIZES)} by name"
-        raise LanguageError(f"a {mod.kind} function takes {expected}, but `{mod.name}` takes {shown}", hint=hint)
+        shown = f"`{mod.name}` takes ({', '.join(given)})"
+        raise LanguageError(f"a {mod.kind} function takes {expected}, but {shown}", hint=hint)
     return named
 
 
-def _signature(names: Iterable[str]) -> inspect.Signature:
+def _required(function: ModFunction) -> tuple[str, ...]:
+    """The names of the arguments without a default."""
+    if isinstance(function, FunctionType) and not (function.__defaults__ or function.__kwdefaults__):
+        code = function.__code__
+        if not code.co_kwonlyargcount and not code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+            return code.co_varnames[: code.co_argcount]  # fast: masks are made anew for each batch
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(each.name for each in parameters if each.default is each.empty)
+
+
+@functools.lru_cache(maxsize=64)
+def _signature(names: tuple[str, ...]) -> inspect.Signature:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature([inspect.Parameter(name, kind) for name in names])
 

@@ -35,11 +35,14 @@ class KernelPlan:
     masked: bool  # whether any pair may be hidden
     multiplies: bool  # whether the score is used at all
     guarded: bool  # whether an index of a capture may leave its tensor
-    overwrites: bool  # whether the weights may be written over the scores
+    plain: bool  # whether the scores stay as they are, so that the queries can bring them into base 2
+    rescales_k: bool  # whether the gradient of k is still in base 2 at the end
     wants_q: bool
     wants_k: bool
     wants_v: bool
     of_scores: bool  # whether any gradient goes through the scores
+    query_factor: str
+    times_log2e: str  # multiplies in place unless the scores are needed again
     score: str
     scored: str
     visit: str
@@ -119,6 +122,7 @@ class _KernelDraft(Draft):
         hidden = self.hidden()
         gradients = self.problem.gradients if self.derivatives else None
         lines = self.printer.lines
+        plain = self.spec.score is SCORE
         capture_lines = capture_gradient_lines(self.derivatives, texts, self.captures) if self.derivatives else []
         flow_lines = score_gradient_lines(self.derivatives, texts) if self.derivatives else []
         totals = [Line(line) for line in self.derivatives.totals(self.captures)] if self.derivatives else []
@@ -136,11 +140,14 @@ class _KernelDraft(Draft):
             masked=self.spec.mask is not TRUE,
             multiplies="score" in depends(self.spec.score) or SCORE in texts,
             guarded=bool(beyond),
-            overwrites=self.derivatives is None or self.spec.score not in self.derivatives.roots,
+            plain=plain,
+            rescales_k=plain and gradients is not None and gradients.k,
             wants_q=gradients is not None and gradients.q,
             wants_k=gradients is not None and gradients.k,
             wants_v=gradients is not None and gradients.v,
             of_scores=gradients is not None and gradients.of_scores,
+            query_factor="(scale * LOG2E)" if plain else "scale",
+            times_log2e="mul_" if self.derivatives is None or self.spec.score not in self.derivatives.roots else "mul",
             score="score",
             scored=scored,
             visit=visit,

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import ParamSpec, TypeVar
 
 from attncc.analysis import TileTest, tile_test
+from attncc.analysis.bands import summarize_mask
 from attncc.emit import Derivatives, KernelSource, differentiable, docstring, plan, render
 from attncc.emit.triton.kernels import Variant
 from attncc.emit.triton.program import TritonProgram, emit_program
@@ -159,7 +160,7 @@ def _lower_triton(
 ) -> Lowered:
     schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target)
     text = print_spec(spec, names="user")
-    bare = Variant(guarded, replace(problem, gradients=None), tile_test(guarded.spec.mask))
+    bare = Variant(guarded, replace(problem, gradients=None), summarize_mask(guarded.spec.mask))
     forward, backward = TritonPrograms(bare, schedules, text), None
     observe("forward", forward.aligned.source)
     if problem.gradients is not None:

@@ -9,6 +9,7 @@ from typing import Final
 from attncc.analysis.bounds import Box, bounds
 from attncc.analysis.interval import Interval
 from attncc.analysis.shape import depends
+from attncc.analysis.tiles import BOX_NAMES
 from attncc.emit.names import Namer
 from attncc.emit.printer import Place, Printer, Text
 from attncc.emit.spelling import Form
@@ -73,6 +74,7 @@ def index_box(spec: AttentionSpec) -> Box:
     position, size = Interval(0, MAX_LENGTH - 1), Interval(0, MAX_LENGTH)
     inputs = {name: size if name in ("batch", "heads", "q_len", "kv_len") else position for name in INPUTS}
     del inputs["score"]
+    inputs |= dict.fromkeys(BOX_NAMES, position)
     inputs |= {p.name: Interval(-MAX_PARAMETER, MAX_PARAMETER) for p in spec.parameters}
     return Box(inputs, {})
 

@@ -6,9 +6,10 @@ Each function fills one template and names the arguments of its kernel in their 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from attncc.analysis.bands import Bands, MaskShape
 from attncc.analysis.shape import depends
 from attncc.analysis.statistics import Statistic
 from attncc.analysis.tiles import TileTest
@@ -31,8 +32,9 @@ from attncc.emit.triton.plan import (
     size,
     stride_arguments,
 )
-from attncc.emit.triton.visits import KEYS, QUERIES, TABLE_POINTERS, Visits, visits
+from attncc.emit.triton.visits import KEYS, QUERIES, TABLE_POINTERS, Visits, Walk, is_tabulated, visits
 from attncc.ir import KV_IDX, Q_IDX, TRUE, AttentionSpec, Expr, Op, Scalar, apply, param, substitute
+from attncc.ir.syntax import Level
 from attncc.passes import simplify
 from attncc.schedule import Problem
 from attncc.schedule.guards import Guarded
@@ -51,7 +53,7 @@ class Variant:
 
     guarded: Guarded
     problem: Problem
-    test: TileTest
+    shape: MaskShape
     derivatives: Derivatives | None = None
     aligned: bool = True
     grad_lse: bool = False
@@ -60,6 +62,11 @@ class Variant:
     def spec(self) -> AttentionSpec:
         """The spec as kernels evaluate it."""
         return self.guarded.spec
+
+    @property
+    def test(self) -> TileTest:
+        """The classification of tiles."""
+        return self.shape.test
 
     @property
     def row_sums(self) -> tuple[Expr, ...]:
@@ -94,6 +101,35 @@ def depends_on(load: Expr) -> frozenset[str]:
     return frozenset[str]().union(*(depends(index) for index in load.args))
 
 
+def range_roots(shape: MaskShape) -> tuple[Expr, ...]:
+    """The expressions that ranges are made of, where kernels walk ranges."""
+    if is_tabulated(shape) or not isinstance(shape, Bands):
+        return ()
+    ranges = (*shape.kv_ranges, *shape.q_ranges)
+    return tuple(e for r in ranges for e in (r.start, r.stop, r.full_start, r.full_stop, r.when))
+
+
+def draw_visits(draft: Draft, variant: Variant, walked: Walk) -> Visits:
+    """The tiles that a program visits; what their ranges need is printed before the loops."""
+    place = Place("ranges", EVERYTHING)
+    owned = ("q_min", "q_max", "q_start", "TILE_Q", "q_len")
+    if walked is QUERIES:
+        owned = ("kv_min", "kv_max", "kv_start", "TILE_KV", "kv_len")
+    low, high, start, tile, length = owned
+    lines = draft.printer.lines
+    lines["ranges"] = []
+
+    def write(*roots: Expr) -> list[str]:
+        texts = draft.printer.print((place,), *roots)
+        return [texts[root].at(Level.UNARY) for root in roots]
+
+    found = visits(variant.shape, walked, write)
+    ends = [f"{low} = {start}", f"{high} = tl.minimum({start} + {tile}, {length}) - 1"]
+    said = [str(line) for line in lines["ranges"]]
+    used = any(name in line for line in (*said, *found.before) for name in (low, high))
+    return replace(found, before=(*(ends if used else ()), *said, *found.before))
+
+
 def along_diagonal(load: Expr) -> tuple[Expr, ...] | None:
     """The indices of a read in terms of b, h and the parameter `distance`, q_idx - kv_idx; None where they are not."""
     shifted = {Q_IDX: apply(Op.ADD, KV_IDX, DISTANCE)}
@@ -104,10 +140,10 @@ def along_diagonal(load: Expr) -> tuple[Expr, ...] | None:
 def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The forward kernel: out and lse of a tile of queries."""
     draft = Draft(variant.guarded, variant.problem, "triton/forward", readable=readable)
-    tiles = visits(variant.test, KEYS)
+    tiles = draw_visits(draft, variant, KEYS)
     drawn = draw_loops(draft, "q_idx", tiles, None, ())
     problem = variant.problem
-    extra = [*draft.capture_arguments(*drawn.roots), *_table(tiles)]
+    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *_table(tiles)]
     values = common_values(draft, schedule, docstring) | {
         "arguments": argument_lines(extra),
         "tile_order": _longest_first(variant.spec),
@@ -145,11 +181,11 @@ def prepare(variant: Variant, schedule: TritonSchedule, *, readable: bool) -> Dr
 def backward_q(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The pass in which a program owns a tile of queries."""
     draft = Draft(variant.guarded, variant.problem, "triton/backward_q", readable=readable)
-    tiles = visits(variant.test, KEYS)
+    tiles = draw_visits(draft, variant, KEYS)
     sums = variant.row_sums
     drawn = draw_loops(draft, "q_idx", tiles, variant.derivatives, sums)
     problem = variant.problem
-    extra = [*draft.capture_arguments(*drawn.roots), *_table(tiles), *_sum_arguments(sums)]
+    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *_table(tiles), *_sum_arguments(sums)]
     values = common_values(draft, schedule, docstring) | {
         "arguments": argument_lines(extra),
         "tile_order": _longest_first(variant.spec),
@@ -165,11 +201,11 @@ def backward_q(variant: Variant, schedule: TritonSchedule, docstring: Sequence[s
 def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The pass in which a program owns a tile of keys."""
     draft = Draft(variant.guarded, variant.problem, "triton/backward_kv", readable=readable)
-    tiles = visits(variant.test, QUERIES)
+    tiles = draw_visits(draft, variant, QUERIES)
     sums = variant.column_sums
     drawn = draw_loops(draft, "kv_idx", tiles, variant.derivatives, sums)
     problem = variant.problem
-    extra = [*draft.capture_arguments(*drawn.roots), *_table(tiles), *_sum_arguments(sums)]
+    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *_table(tiles), *_sum_arguments(sums)]
     store = (
         "tl.store(grad_sum{0}_ptr + (b * heads + h).to(tl.int64) * kv_len + kv_row, grad_sum{0}, mask=kv_row < kv_len)"
     )
@@ -188,10 +224,10 @@ def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[
 def backward_pairs(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The pass that writes out each pair's share in the gradients of captures that both positions index."""
     draft = Draft(variant.guarded, variant.problem, "triton/backward_pairs", readable=readable)
-    tiles = visits(variant.test, KEYS)
+    tiles = draw_visits(draft, variant, KEYS)
     sums = variant.pair_sums
     drawn = draw_loops(draft, "q_idx", tiles, variant.derivatives, sums, STORE_PAIRS)
-    extra = [*draft.capture_arguments(*drawn.roots), *_table(tiles), *_sum_arguments(sums)]
+    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *_table(tiles), *_sum_arguments(sums)]
     problem = variant.problem
     values = common_values(draft, schedule, docstring) | {
         "arguments": argument_lines(extra),
@@ -207,12 +243,13 @@ def backward_diagonal(variant: Variant, schedule: TritonSchedule, docstring: Seq
     """The pass that sums along diagonals; its tiles are square."""
     draft = Draft(variant.guarded, variant.problem, "triton/backward_diagonal", readable=readable)
     test, problem, sums = variant.test, variant.problem, variant.diagonal_sums
-    drawn = draw_loops(draft, "q_idx", visits(variant.test, KEYS), variant.derivatives, sums, SUM_TILES)
+    tiles = draw_visits(draft, variant, KEYS)
+    drawn = draw_loops(draft, "q_idx", tiles, variant.derivatives, sums, SUM_TILES)
     tables, reads = statistics_of(draft, test, {"q": "q_tile_index", "kv": "kv_tile_index"})
     place = Place("test", EVERYTHING)
     visit = draft.printer.print((place,), test.visit)[test.visit].text
     extra = [*draft.capture_arguments(*drawn.roots, test.visit), *tables, *_sum_arguments(sums)]
-    loops = _loop_values(draft, visits(test, KEYS), drawn.loops, problem)
+    loops = _loop_values(draft, tiles, drawn.loops, problem)
     turn = "tl.gather(grad_sum{0}, turned, 1)"
     stores = [
         line.format(i)
@@ -308,7 +345,7 @@ def _loop_values(
     """What the loops of a template and the lines before them are told."""
     lines = draft.printer.lines
     parts = [lines.get(place, []) for place in ("once", "rows", "partial", "full")]
-    texts = [*(line for part in parts for line in part), *(str(loop["exponent"]) for loop in loops)]
+    texts = [*(line for part in parts for line in part), *(str(loop["exponent"]) for loop in loops), *tiles.before]
     texts += [str(line) for loop in loops for line in loop["gradients"]]  # type: ignore[attr-defined]  # a list
     return {
         "helpers": draft.helpers(texts),

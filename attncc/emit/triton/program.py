@@ -25,7 +25,7 @@ from attncc.emit.triton.kernels import (
     prepare,
 )
 from attncc.emit.triton.plan import Drawn, Role
-from attncc.ir import TRUE
+from attncc.emit.triton.visits import is_tabulated
 from attncc.schedule.triton import Schedules, TritonSchedule
 
 
@@ -159,8 +159,8 @@ def square_tiles(schedule: TritonSchedule) -> TritonSchedule:
 
 
 def _lists(variant: Variant, passes: Mapping[str, Emitted]) -> dict[str, Emitted]:
-    """A table for each pass that walks tiles, where the mask lets any be skipped."""
-    if variant.test.visit is TRUE and variant.test.full is TRUE:
+    """A table for each pass that walks tiles, where they are not closed forms."""
+    if not is_tabulated(variant.shape):
         return {}
     walking = [name for name in passes if name not in ("prepare", "backward_diagonal")]
     owners = {name: name != "backward_kv" for name in walking}

@@ -6,13 +6,20 @@ must cut, or that reach past the end, and over those that need neither.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from attncc.analysis.bands import Bands, Dense, MaskShape, Range, Tabulated
 from attncc.analysis.shape import depends
 from attncc.analysis.tiles import TileTest
 from attncc.emit.kernel import Argument
-from attncc.ir import TRUE
+from attncc.ir import FALSE, TRUE
+
+#: Ranges that a loop walks; more of them are looked up in a table.
+MAX_BANDS: Final = 2
+#: Turns expressions into pieces of text.
+Write = Callable[..., Sequence[str]]
 
 #: The tensors of a table, in the order in which kernels take them.
 TABLE_POINTERS: Final = ("partial_count_ptr", "partial_index_ptr", "full_count_ptr", "full_index_ptr")
@@ -41,15 +48,29 @@ class Visits:
     full_count: str
     full_start: tuple[str, ...]
     arguments: tuple[Argument, ...] = ()
-    tabulated: bool = False
 
 
-def visits(test: TileTest, walked: Walk) -> Visits:
-    """Every tile where nothing can be skipped, otherwise what a table lists."""
-    return _dense(walked) if test.visit is TRUE and test.full is TRUE else _listed(test, walked)
+def is_tabulated(shape: MaskShape) -> bool:
+    """Whether tiles come from a table: where neither all are visited alike, nor a few ranges hold just those."""
+    match shape:
+        case Dense(full, test):
+            return not full and test.full is not FALSE
+        case Bands(kv_ranges, q_ranges, _, exact):
+            return not exact or max(len(kv_ranges), len(q_ranges)) > MAX_BANDS
+        case Tabulated():
+            return True
 
 
-def _dense(walked: Walk) -> Visits:
+def visits(shape: MaskShape, walked: Walk, write: Write) -> Visits:
+    """The tiles of the walked axis that a program visits. `write` turns expressions in the owned tile into names."""
+    if is_tabulated(shape):
+        return _listed(shape.test, walked)
+    if isinstance(shape, Bands):
+        return _banded(shape.kv_ranges if walked is KEYS else shape.q_ranges, walked, write)
+    return _all_full(walked) if shape.test.full is TRUE else _all_partial(walked)
+
+
+def _all_full(walked: Walk) -> Visits:
     return Visits(
         before=(f"full_count = {walked.length} // {walked.tile}",),
         partial_count=f"tl.cdiv({walked.length}, {walked.tile}) - full_count",
@@ -57,6 +78,53 @@ def _dense(walked: Walk) -> Visits:
         full_count="full_count",
         full_start=(f"{walked.start} = step * {walked.tile}",),
     )
+
+
+def _all_partial(walked: Walk) -> Visits:
+    start = (f"{walked.start} = step * {walked.tile}",)
+    return Visits((), f"tl.cdiv({walked.length}, {walked.tile})", start, "0", start)
+
+
+def _banded(ranges: Sequence[Range], walked: Walk, write: Write) -> Visits:
+    """Tiles from closed forms: of each range the tiles `first` to `last`, those from `full_first` to `full_last` full.
+
+    A range that begins in the last tile of the one before begins with the next: no tile is visited twice.
+    """
+    lines: list[str] = []
+    partial, full, jumps, full_jumps = [], [], [], []
+    previous = ""
+    for i, each in enumerate(ranges):
+        start, stop, full_start, full_stop, when = write(
+            each.start, each.stop, each.full_start, each.full_stop, each.when
+        )
+        first, last, full_first, full_last = (f"{word}_{i}" for word in ("first", "last", "full_first", "full_last"))
+        begin = f"{start} // {walked.tile}"
+        lines.append(f"{first} = {begin if not previous else f'tl.maximum({begin}, {previous})'}")
+        end = f"tl.maximum(tl.cdiv({stop}, {walked.tile}), {first})"
+        lines.append(f"{last} = {end if each.when is TRUE else f'tl.where({when}, {end}, {first})'}")
+        lines.append(f"{full_first} = tl.minimum(tl.maximum(tl.cdiv({full_start}, {walked.tile}), {first}), {last})")
+        lines.append(f"{full_last} = tl.minimum(tl.maximum({full_stop} // {walked.tile}, {full_first}), {last})")
+        partial += [f"({full_first} - {first})", f"({last} - {full_last})"]
+        full.append(f"({full_last} - {full_first})")
+        jumps += [(previous, f"{first} - {previous}")] if previous else []
+        jumps.append((full_first, f"{full_last} - {full_first}"))
+        full_jumps += [(f"full_last_{i - 1}", f"{full_first} - full_last_{i - 1}")] if i else []
+        previous = last
+    lines += [f"partial_count = {' + '.join(partial) or '0'}", f"full_count = {' + '.join(full) or '0'}"]
+    return Visits(
+        tuple(lines),
+        "partial_count",
+        _jumping("first_0" if ranges else "0", jumps, walked),
+        "full_count",
+        _jumping("full_first_0" if ranges else "0", full_jumps, walked),
+    )
+
+
+def _jumping(first: str, jumps: Sequence[tuple[str, str]], walked: Walk) -> tuple[str, ...]:
+    """The lines that turn the number of a step into the start of a tile, past the tiles of other loops."""
+    lines = [f"tile_index = {first} + step"]
+    lines += [f"tile_index = tl.where(tile_index >= {at}, tile_index + ({by}), tile_index)" for at, by in jumps]
+    return (*lines, f"{walked.start} = tile_index * {walked.tile}")
 
 
 def _listed(test: TileTest, walked: Walk) -> Visits:
@@ -82,7 +150,6 @@ def _listed(test: TileTest, walked: Walk) -> Visits:
         full_count="full_count",
         full_start=(f"{walked.start} = tl.load(full_tiles + step) * {walked.tile}",),
         arguments=tuple(Argument(name, "*i32", divisible=True) for name in TABLE_POINTERS),
-        tabulated=True,
     )
 
 

@@ -16,7 +16,7 @@ class Shape:
     """The size of the model and of its sequences."""
 
     length: int = 1024
-    batch: int = 1
+    batch: int = 2
     layers: int = 2
     heads: int = 4
     width: int = 128

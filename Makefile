@@ -16,7 +16,7 @@ help:  ## show this list
 
 setup: $(STAMP)  ## create .venv and install attncc with its tools (quick when nothing changed)
 
-demo: setup  ## compile, check and explain a few variants on this machine
+demo: setup  ## train a small model on real text, beside dense attention
 	$(VENV)/bin/python -m attncc demo
 
 test: setup  ## run the tests with a share of the property counts (ATTNCC_TEST_SHARE, 0.1 unless set)

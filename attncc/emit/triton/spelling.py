@@ -76,8 +76,11 @@ def atan(x):
     "round_even": """
 @triton.jit
 def round_even(x):
-    \"\"\"The nearest integer, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction.\"\"\"
-    return tl.where(tl.abs(x) < 4194304.0, (x + 12582912.0) - 12582912.0, x)
+    \"\"\"The nearest integer, ties to even, with the sign of x: adding 2^23 leaves no bits for a fraction.\"\"\"
+    size = tl.abs(x)
+    whole = (size + 8388608.0) - 8388608.0
+    signed = tl.where(whole == 0.0, x * 0.0, tl.where(x < 0.0, -whole, whole))
+    return tl.where(size < 8388608.0, signed, x)
 """,
     "trunc": """
 @triton.jit
@@ -92,6 +95,16 @@ def float_mod(a, b):
     remainder = a % b
     return tl.where((remainder != 0.0) & ((remainder < 0.0) != (b < 0.0)), remainder + b, remainder)
 """,
+    "float_floor_div": """
+@triton.jit
+def float_floor_div(a, b):
+    \"\"\"a // b rounded towards minus infinity, from the remainder: 1 // 0.1 is 9, though 1 / 0.1 rounds to 10.\"\"\"
+    remainder = a % b
+    quotient = (a - remainder) / b
+    quotient = tl.where((remainder != 0.0) & ((remainder < 0.0) != (b < 0.0)), quotient - 1.0, quotient)
+    down = tl.floor(quotient)
+    return tl.where(b == 0.0, a / b, tl.where(quotient - down > 0.5, down + 1.0, down))
+""",
     "power": """
 @triton.jit
 def power(a, b):
@@ -99,8 +112,8 @@ def power(a, b):
     whole = tl.floor(b) == b
     odd = whole & (tl.floor(b * 0.5) * 2.0 != b)
     size = tl.exp2(b * tl.log2(tl.abs(a)))
-    size = tl.where(b == 0.0, 1.0, tl.where(a == 1.0, 1.0, size))
-    signed = tl.where((a < 0.0) & odd, -size, size)
+    size = tl.where((b == 0.0) | (a == 1.0) | ((a == -1.0) & (b == b)), 1.0, size)
+    signed = tl.where(((a < 0.0) | (1.0 / a < 0.0)) & odd, -size, size)
     return tl.where((a < 0.0) & (a > float("-inf")) & (whole == 0), float("nan"), signed)
 """,
 }
@@ -151,7 +164,7 @@ TRITON_FORMS: Final[Forms] = {
     Op.MUL: binary("*", Level.PRODUCT),
     Op.DIV: binary("/", Level.PRODUCT),
     (Op.FLOORDIV, Scalar.INDEX): Form("floor_div({0}, {1})", tensors=(0, 1)),
-    (Op.FLOORDIV, Scalar.FLOAT): Form("tl.floor({0} / {1})", operands=(Level.PRODUCT, Level.UNARY), tensors=(0, 1)),
+    (Op.FLOORDIV, Scalar.FLOAT): Form("float_floor_div({0}, {1})", always=(0, 1)),
     (Op.MOD, Scalar.INDEX): Form("floor_mod({0}, {1})", tensors=(0, 1)),
     (Op.MOD, Scalar.FLOAT): Form("float_mod({0}, {1})", always=(0, 1)),
     Op.POW: Form("power({0}, {1})", always=(0, 1)),

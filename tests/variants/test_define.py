@@ -238,3 +238,17 @@ def test_partials_are_functions_too():
 def test_a_declaration_of_dims_that_cannot_be_read_is_refused():
     with pytest.raises(LanguageError, match="does not declare the dims of `slopes`"):
         score(captures={"slopes": "float32[H]"})(plain_double)
+
+
+def test_torch_compile_follows_masks_and_scores_without_a_graph_break():
+    q = torch.randn(1, 2, 9, 16)
+    score_mod, blocks = (
+        temperature(torch.tensor([0.5, 2.0])) >> plus_one,
+        create_block_mask(causal & window(4), None, None, 9, 9, device="cpu"),
+    )
+
+    def attend(q, blocks):
+        return flex_attention(q, q, q, score_mod=score_mod, block_mask=blocks)
+
+    found = torch.compile(attend, backend="eager", fullgraph=True)(q, blocks)
+    torch.testing.assert_close(found, attend(q, blocks))

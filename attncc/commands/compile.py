@@ -6,7 +6,7 @@ What the kernels of a variant are is not decided here: `make_verb` is given the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -190,19 +190,27 @@ def _progress(what: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
 
 
 def _print(pack: Pack, output: Path) -> None:
-    spilling = [row for row in pack.kernels if row["spills"]]
+    spilling = sorted(
+        (_name(row), row["target"], row["registers"], row["spills"]) for row in pack.kernels if row["spills"]
+    )
     if spilling:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("kernels that spill", "target", "registers", "bytes"):
-            table.add_column(title, justify="left" if title in ("kernels that spill", "target") else "right")
-        for row in spilling:
-            label = row["for"][0]
-            name = f"{label['variant']} {label['pass']} {label['dtype']} {label['head_dim']} {row['entry']}"
-            table.add_row(Text(name), row["target"], str(row["registers"]), str(row["spills"]))
+        table.add_column("kernels that spill")
+        table.add_column("target")
+        table.add_column("registers", justify="right")
+        table.add_column("bytes", justify="right")
+        for name, target, registers, spills in spilling:
+            table.add_row(Text(name), target, str(registers), str(spills))
         console().print(table)
     size = sum(found.size for found in pack.store.survey())
     targets = ", ".join(sorted({row["target"] for row in pack.kernels}))
     note(f"{spell_count(len(pack.kernels))} for {targets or 'nothing'}, {spell_bytes(size)}, in {output}")
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """What a kernel is for; where it serves several variants, the first of them."""
+    label = row["for"][0]
+    return " ".join(str(part) for part in (label["variant"], label["dtype"], label["head_dim"], row["entry"]))
 
 
 def _split(text: str, option: str) -> list[str]:

@@ -33,6 +33,8 @@ LAUNCH_FACTS = {
 HIDDEN_POINTERS = 2
 TARGETS_HINT = "targets are named like sm_80, sm_90, sm_100 (NVIDIA) or gfx942 (AMD)"
 DIVISIBILITY = [["tt.divisibility", 16]]
+#: Options whose defaults change with Triton's versions: products and sums are fused, as in Triton until 3.9.
+OPTIONS = {"enable_fp_fusion": True}
 
 
 @cache
@@ -98,7 +100,7 @@ def compile_stages(
     attributes = {(index,): DIVISIBILITY for index in divisible}
     source = _source_class(gluon)(function, dict(signature), dict(constants), attributes)
     backend = make_backend(GPUTarget(*parse_target(target)))
-    chosen = backend.parse_options(dict(options) | source.parse_options())
+    chosen = backend.parse_options(OPTIONS | dict(options) | source.parse_options())
     if unknown := sorted(options.keys() - vars(chosen).keys()):
         raise InternalError(f"Triton {version()} has no options {unknown} for {target}")
     context = ir.context()

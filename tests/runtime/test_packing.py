@@ -176,7 +176,8 @@ def test_a_script_writes_a_pack_with_several_processes(tmp_path, repository):
             print(len(write_pack(tasks, Path("pack"), jobs=2).kernels))
     """)
     )
-    environment = os.environ | {"PYTHONPATH": str(repository)}
+    paths = [str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
     assert attend_kernel().entry in {row["entry"] for row in open_pack(tmp_path / "pack").kernels}

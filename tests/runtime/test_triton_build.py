@@ -54,6 +54,12 @@ def compiled(monkeypatch) -> list[str]:
     return seen
 
 
+def with_path(repository: Path) -> dict[str, str]:
+    """The environment for another process that imports from this repository, and the rest as this one does."""
+    paths = [str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
 def test_a_kernel_compiles_for_every_target_without_a_gpu(target):
     built = compile_kernel(attend_kernel(), target)
@@ -72,7 +78,7 @@ def test_the_same_kernel_has_the_same_bytes_in_another_process(tmp_path, reposit
     from attncc.runtime.triton_build import compile_kernel
     sys.stdout.buffer.write(compile_kernel(attend_kernel(), "sm_90").binary)
     """
-    environment = os.environ | {"PYTHONPATH": str(repository), "PYTHONHASHSEED": "7"}
+    environment = with_path(repository) | {"PYTHONHASHSEED": "7"}
     other = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, cwd=tmp_path, env=environment, check=True
     )
@@ -186,7 +192,7 @@ print(built.key, len(built.binary), len(compiled))
 
 
 def start(store: Store, repository: Path, code: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"ATTNCC_CACHE_DIR": str(store.folder), "PYTHONPATH": str(repository)}
+    environment = with_path(repository) | {"ATTNCC_CACHE_DIR": str(store.folder)}
     return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=repository,
@@ -367,7 +373,7 @@ print("right")
 
 
 def test_the_interpreter_runs_the_same_source_on_the_cpu(repository):
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(repository)}
+    environment = with_path(repository) | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INTERPRETED],
         cwd=repository,

@@ -12,17 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from attncc.analysis.affine import Axis, Conjunction, Projection, Remainders, is_linear, parse
+from attncc.analysis.affine import Projection
 from attncc.analysis.bounds import Walk
-from attncc.analysis.conditions import conjunctions, normal_condition
-from attncc.analysis.integers import Side, has_solution
-from attncc.analysis.linear import form_of
-from attncc.analysis.logic import negated
 from attncc.analysis.numbers import Value
-from attncc.analysis.statistics import Extraction, Statistic, reads_along_a_side
-from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN, ExprNumbers
-from attncc.analysis.tiles import TileTest, check_names, symbolic_walk
-from attncc.ir import FALSE, KV_IDX, KV_LEN, Q_IDX, Q_LEN, TRUE, Expr, const
+from attncc.analysis.solver import Solver
+from attncc.analysis.statistics import Statistic, reads_along_a_side
+from attncc.analysis.symbolic import ExprNumbers
+from attncc.analysis.tiles import TileTest, symbolic_walk
+from attncc.ir import FALSE, KV_LEN, Q_LEN, TRUE, Expr, const
 
 #: More ranges than this are replaced by the one that holds them all; the tile test then leaves out what lies between.
 MAX_RANGES: Final = 4
@@ -78,120 +75,6 @@ class Tabulated:
 
 
 MaskShape = Dense | Bands | Tabulated
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """A condition as a union of conjunctions, each with its projections on kv and on q."""
-
-    terms: tuple[Conjunction, ...]
-    kv: tuple[Projection, ...]
-    q: tuple[Projection, ...]
-
-
-class Solver:
-    """One mask with everything that its solution shares: statistics, positive divisors, the walk over a tile."""
-
-    def __init__(self, mask: Expr) -> None:
-        check_names(mask)
-        self.mask = mask
-        extraction = Extraction()
-        self.condition = normal_condition(extraction.run(normal_condition(mask)))
-        self.statistics = tuple(extraction.found.values())
-        self.remainders = Remainders()
-        self.terms = self._parsed(self.condition)
-        self.complement = self._parsed(normal_condition(negated(self.condition)))
-        self.walk = symbolic_walk(self.statistics, self.remainders.positive)
-        assert isinstance(self.walk.numbers, ExprNumbers)
-        self.numbers: ExprNumbers = self.walk.numbers
-        parts = (self.walk, self.numbers, self.remainders)
-        self.kv_axis, self.q_axis = Axis(KV_IDX, *parts, KV_LEN), Axis(Q_IDX, *parts, Q_LEN)
-
-    def _parsed(self, condition: Expr) -> tuple[Conjunction, ...] | None:
-        terms = conjunctions(condition)
-        return None if terms is None else tuple(parse(term, self.remainders) for term in terms)
-
-    @property
-    def assume(self) -> Expr:
-        """What is taken of parameters: that divisors are at least 1."""
-        result: Value = TRUE
-        plain = symbolic_walk().numbers
-        for divisor in self.remainders.positive:
-            result = plain.and_(result, plain.le(const(1), divisor))
-        return _lifted(result)
-
-    def solve(self, terms: Sequence[Conjunction]) -> Union:
-        """The projections of conjunctions on both axes."""
-        return Union(tuple(terms), tuple(map(self.kv_axis.project, terms)), tuple(map(self.q_axis.project, terms)))
-
-    def test(self, union: Union | None) -> TileTest:
-        """The tile test; exact for tiles to visit where every conjunction is solved exactly."""
-        found = self.walk.interval(self.condition)
-        visit, full = _lifted(found.hi), _lifted(found.lo)
-        assume = self.assume
-        if union is not None:
-            reached, exact = self._reached(union)
-            visit = reached if exact else _lifted(self.numbers.and_(visit, reached))
-        if self.complement is not None:
-            missed = self._missed(self.complement)
-            full = full if missed is None else _lifted(self.numbers.not_(missed))
-        if assume is not TRUE:  # a divisor of 0 or less: visit, and look at every pair
-            visit, full = (
-                _lifted(self.numbers.or_(self.numbers.not_(assume), visit)),
-                _lifted(self.numbers.and_(assume, full)),
-            )
-        return TileTest(visit, full, self.statistics)
-
-    def _missed(self, terms: Sequence[Conjunction]) -> Expr | None:
-        """The condition that some conjunction holds somewhere in the tile; None if that is not known exactly."""
-        result: Value = FALSE
-        for term in terms:
-            if term.others:
-                return None
-            reached = self._linear(term)
-            if reached is None:
-                kv = self.kv_axis.project(term)
-                if not kv.exact:
-                    return None
-                reached = self.numbers.all_of([kv.when, *_meets(self.numbers, kv, KV_MIN, KV_MAX)])
-            result = self.numbers.or_(result, reached)
-        return _lifted(result)
-
-    def _linear(self, term: Conjunction) -> Expr | None:
-        """The exact condition that a linear conjunction holds somewhere in the tile; None for others."""
-        if term.others or not all(map(is_linear, term.forms)):
-            return None
-        box = Side(Q_IDX, form_of(Q_MIN), form_of(Q_MAX)), Side(KV_IDX, form_of(KV_MIN), form_of(KV_MAX))
-        found = has_solution(self.numbers, term.forms, *box)
-        return None if found is None else self.numbers.all_of([*term.guards, found])
-
-    def _reached(self, union: Union) -> tuple[Expr, bool]:
-        """The condition that some conjunction may hold somewhere in the tile, and whether that is exact."""
-        result: Value = FALSE
-        exact = True
-        for term, kv, q in zip(union.terms, union.kv, union.q, strict=True):
-            reached, sure = self._term_reached(term, kv, q)
-            result, exact = self.numbers.or_(result, reached), exact and sure
-        return _lifted(result), exact
-
-    def _term_reached(self, term: Conjunction, kv: Projection, q: Projection) -> tuple[Value, bool]:
-        n = self.numbers
-        linear = self._linear(term)
-        if linear is not None:
-            return linear, True
-        if kv.exact:
-            return n.all_of([kv.when, *_meets(n, kv, KV_MIN, KV_MAX)]), True
-        if q.exact:
-            return n.all_of([q.when, *_meets(n, q, Q_MIN, Q_MAX)]), True
-        reached = [kv.when, q.when, *_meets(n, kv, KV_MIN, KV_MAX), *_meets(n, q, Q_MIN, Q_MAX)]
-        return n.all_of([*(_lifted(self.walk.interval(literal).hi) for literal in term.literals), *reached]), False
-
-
-def _meets(n: ExprNumbers, projection: Projection, first: Expr, last: Expr) -> list[Expr]:
-    """The conditions that a tile from `first` to `last` holds a position of a range; tiles lie inside the sequence."""
-    pairs = [(lower, last) for lower in projection.lowers] + [(first, upper) for upper in projection.uppers]
-    pairs += [(lower, upper) for lower in projection.lowers for upper in projection.uppers]
-    return [_lifted(n.le(lower, upper)) for lower, upper in pairs]
 
 
 def summarize_mask(mask: Expr) -> MaskShape:

@@ -1,10 +1,10 @@
 """Whether a box of integers holds a solution of linear inequalities, exactly, as an expression.
 
-The constraints are a*q + c*kv + e >= 0 with integers a, c and any e that is the same for the whole box. One variable is
-eliminated as in Pugh's Omega test (1991): where a pair of bounds has a coefficient 1, the elimination of Fourier and
-Motzkin is exact. Otherwise the *dark shadow* b*f + a*g >= (a - 1)*(b - 1) is enough, and solutions outside it lie within
-a known distance above a lower bound: these are finitely many equations, each a congruence for the other variable. The
-other variable is then bounded by floor divisions, and the question is whether a number of its residue lies between.
+The constraints are a*q + c*kv + e >= 0 with integers a, c and any e that is the same for the whole box. One variable
+is eliminated as in Pugh's Omega test (1991): where a pair of bounds has a coefficient 1, the elimination of Fourier
+and Motzkin is exact. Otherwise the *dark shadow* b*f + a*g >= (a - 1)*(b - 1) is enough, and solutions outside it lie
+within a known distance above a lower bound: these are finitely many equations, each a congruence for the other
+variable. That is then bounded by floor divisions, and the question is whether a number of its residue lies between.
 """
 
 from __future__ import annotations

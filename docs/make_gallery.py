@@ -21,6 +21,8 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 import attncc
+from attncc.frontend.trace import trace_functions
+from attncc.ir import print_spec
 from attncc.reference import evaluate_dense
 from attncc.report.picture import FULL, SKIP, Picture
 from attncc.report.plot import SKIPPED_COLOR, colors
@@ -228,10 +230,21 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def draft(entry: Entry) -> str:
+    """The variant as text, for one that has none yet: to be made as pleasant to read as the others."""
+    sizes = entry.sizes(LENGTH, BATCH, HEADS, entry.defaults)
+    traced = trace_functions(*entry.at(sizes), name=entry.name)
+    header, body = print_spec(traced.spec, names="user").split("\n", 1)
+    summary = str(inspect.getdoc(entry.score or entry.mask)).split("\n")[0]
+    return f"{header}\n# {summary}\n# {entry.formula}\n# {entry.citation}\n{body}"
+
+
 def main() -> None:
-    """Write the page and every picture."""
+    """Write the page and every picture, and a draft of each text that is missing."""
     (DOCS / "gallery").mkdir(exist_ok=True)
     for entry in gallery().values():
+        if not (EXAMPLES / f"{entry.name}.attn").exists():
+            (EXAMPLES / f"{entry.name}.attn").write_text(draft(entry), encoding="utf-8")
         (DOCS / "gallery" / f"{entry.name}.png").write_bytes(picture(entry))
     (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from attncc.frontend.parse import parse
 from attncc.variants.gallery import gallery
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -52,3 +53,11 @@ def test_picture_is_what_the_code_draws(maker: ModuleType, name: str) -> None:
     # Tiles are drawn without rounding; a map's colours and a curve's letters may differ a little between machines.
     allowed = 0.0 if entry.score is None else 0.02
     assert np.abs(kept - drawn).mean() <= allowed, REMEDY
+
+
+@pytest.mark.parametrize("name", ["causal", "packed_window_alibi", "t5_bias"])
+def test_draft_of_a_text_means_what_the_text_means(maker: ModuleType, name: str) -> None:
+    draft = maker.draft(gallery()[name])
+    written = (maker.EXAMPLES / f"{name}.attn").read_text(encoding="utf-8")
+    assert draft.splitlines()[2:4] == written.splitlines()[2:4]
+    assert parse(draft) == parse(written)

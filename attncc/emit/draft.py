@@ -6,12 +6,13 @@ prints the tile test of the mask.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from attncc.analysis.shape import depends
+from attncc.analysis.shape import depends, side
 from attncc.analysis.tiles import TileTest
 from attncc.emit.names import Namer
 from attncc.emit.printer import Line, Place, Printer, Text
@@ -50,9 +51,12 @@ INDEX_LINES: Final = {
     "key_count": "key_count = torch.tensor(kv_len)",
 }
 SIZE_LEAVES: Final = {"batch": "batch_size", "heads": "head_count", "q_len": "query_count", "kv_len": "key_count"}
+#: The part of a captured tensor that a tile reads, where it has an axis for each of these inputs.
+PAIR_SLICES: Final = {"b": "b_range", "h": "h_range", "q_idx": "q0:q1", "kv_idx": "kv0:kv1"}
 TORCH_DTYPES: Final = {Scalar.INDEX: "int64", Scalar.BOOL: "bool"}
 
 
+WORD: Final = re.compile(r"\w+")
 _ENDS: Final = ("least", "most", "nan")
 
 
@@ -126,12 +130,27 @@ class Draft:
         if self.holding or load in self.unproven:
             texts = [f"hold({t}, {table}, {d})" for d, t in enumerate(self.as_tensors(load, index))]
         else:
-            texts = [text.text for text in index]
+            texts = self.as_tensors(load, index)
         text = f"{table}[{', '.join(texts)}]" if texts else table
+        if self.slices(load):
+            text = f"{table}[{self.slices(load)}]"
+        elif texts and side(load) == "pair":
+            text = f"gather({table}, {', '.join(texts)})"
         wanted = TORCH_DTYPES.get(load.scalar, self.accumulator)
         have = self.dtypes[name]
         keeps = have == wanted or (have == "float64" and load.scalar is Scalar.FLOAT)
         return text if keeps else f"{text}.to(torch.{wanted})"
+
+    def slices(self, load: Expr) -> str:
+        """The slices that hold what a tile reads, where a captured tensor has an element for each pair; else empty."""
+        if self.holding or load in self.unproven or side(load) != "pair":
+            return ""
+        names = [str(arg.value) if arg.op is Op.INPUT else "" for arg in load.args]
+        if names != [axis for axis in PAIR_SLICES if axis in names]:
+            return ""
+        cut = self.printer.leaves["kv_idx"] == "kv_cut"
+        own = {**PAIR_SLICES, "kv_idx": "kv_from:kv_to"} if cut else PAIR_SLICES
+        return ", ".join(text if axis in names else "None" for axis, text in own.items())
 
     def as_tensors(self, load: Expr, index: Sequence[Text]) -> list[str]:
         """The texts of the indices; a constant becomes a tensor."""
@@ -140,13 +159,17 @@ class Draft:
             for arg, text in zip(load.args, index, strict=True)
         ]
 
-    def indices(self, *names: str) -> list[Line]:
-        """The lines that make those of the named index tensors that are used."""
-        return [Line(INDEX_LINES[name]) for name in names if name in self.printer.used]
+    def mentions(self, body: Iterable[object]) -> set[str]:
+        """The words of what has been printed."""
+        blocks = [str(line) for lines in self.printer.lines.values() for line in lines]
+        return set(WORD.findall("\n".join([*blocks, *map(str, body)])))
 
-    def used_setup(self) -> list[Line]:
+    def indices(self, used: Container[str], *names: str) -> list[Line]:
+        """The lines that make those of the named index tensors that are used."""
+        return [Line(INDEX_LINES[name]) for name in names if name in used]
+
+    def used_setup(self, used: Container[str]) -> list[Line]:
         """Captures and parameters by name, and sizes as tensors, where anything reads them."""
-        used = self.printer.used
         lines = [Line(f"{name} = captures[{i}]") for i, name in enumerate(self.captures.values()) if name in used]
         lines += [
             Line(f"{name} = torch.tensor(parameters[{i}])")
@@ -160,7 +183,7 @@ class Draft:
             for text, name, dim in extents
             if text in used
         ]
-        return lines + self.indices("batch_size", "head_count", "query_count", "key_count")
+        return lines + self.indices(used, "batch_size", "head_count", "query_count", "key_count")
 
     def group_lines(self) -> list[Line]:
         """What is known once per group of heads."""

@@ -8,7 +8,7 @@ that results are the same bits each time.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,11 +39,6 @@ class Derivatives:
         """Everything to print."""
         own = (self.by_score,) if self.gradients.q or self.gradients.k else ()
         return (*own, *self.by_load.values())
-
-    @property
-    def indices(self) -> tuple[Expr, ...]:
-        """The indices of the reads, which are needed a second time."""
-        return tuple(dict.fromkeys(i for load in self.by_load for i in load.args if i.op is not Op.CONST))
 
     def wanted(self) -> list[str]:
         """The captures that take a gradient, in order."""
@@ -77,16 +72,25 @@ def score_gradient_lines(derivatives: Derivatives, texts: Mapping[Expr, str]) ->
     return lines + ([Line("grad_score.masked_fill_(pairs == 0.0, 0.0)")] if is_fragile(root) else [])
 
 
-def capture_gradient_lines(derivatives: Derivatives, texts: Mapping[Expr, str], names: Mapping[str, str]) -> list[Line]:
-    """The lines that add a tile's share to the gradient of each capture."""
+def capture_gradient_lines(
+    derivatives: Derivatives,
+    texts: Mapping[Expr, str],
+    names: Mapping[str, str],
+    slices: Callable[[Expr], str] = lambda load: "",
+) -> list[Line]:
+    """The lines that add a tile's share to the gradient of each capture; `slices` is where a tile owns its part."""
     lines: list[Line] = []
     for load, derivative in derivatives.by_load.items():
-        index = [TORCH.tensor(i.value) if i.op is Op.CONST else texts[i] for i in load.args]  # type: ignore[arg-type]
+        total = f"grad_{names[str(load.value)]}"
         own = frozenset[str]().union(*(depends(i) for i in load.args))
         own = frozenset(AXES) if "score" in own else own
         share = _share(derivative, texts[derivative], own)
+        if slices(load):
+            lines.append(Line(f"{total}[{slices(load)}].add_({share})"))
+            continue
+        index = [TORCH.tensor(i.value) if i.op is Op.CONST else texts[i] for i in load.args]  # type: ignore[arg-type]
         places = "".join(f"{each}, " for each in index).strip()
-        lines.append(Line(f"add_at(grad_{names[str(load.value)]}, ({places}), {share})"))
+        lines.append(Line(f"add_at({total}, ({places}), {share})"))
     return lines
 
 

@@ -123,9 +123,12 @@ class _KernelDraft(Draft):
         gradients = self.problem.gradients if self.derivatives else None
         lines = self.printer.lines
         plain = self.spec.score is SCORE
-        capture_lines = capture_gradient_lines(self.derivatives, texts, self.captures) if self.derivatives else []
+        capture_lines = (
+            capture_gradient_lines(self.derivatives, texts, self.captures, self.slices) if self.derivatives else []
+        )
         flow_lines = score_gradient_lines(self.derivatives, texts) if self.derivatives else []
         totals = [Line(line) for line in self.derivatives.totals(self.captures)] if self.derivatives else []
+        used = self.mentions([*capture_lines, *flow_lines, *totals, reads, beyond, hidden, scored])
         body = [str(line) for each in (*lines.values(), capture_lines, flow_lines) for line in each]
         return KernelPlan(
             template=self.template,
@@ -155,12 +158,12 @@ class _KernelDraft(Draft):
             hidden=hidden,
             beyond=beyond,
             reads=reads,
-            setup=tuple(self.used_setup() + totals + lines.get("setup", [])),
-            per_group=tuple(self.indices("b", "h", "kv_min", "kv_max", "q_all", "kv_all") + self.group_lines()),
-            per_row=tuple(self.indices("q_idx", "q_min", "q_max") + lines.get("row", []) + lines.get("test", [])),
-            step_indices=tuple(self.indices("kv_idx")),
+            setup=tuple(self.used_setup(used) + totals + lines.get("setup", [])),
+            per_group=tuple(self.indices(used, "b", "h", "kv_min", "kv_max", "q_all", "kv_all") + self.group_lines()),
+            per_row=tuple(self.indices(used, "q_idx", "q_min", "q_max") + lines.get("row", []) + lines.get("test", [])),
+            step_indices=tuple(self.indices(used, "kv_idx")),
             per_tile=tuple(lines.get("tile", [])),
-            partial_indices=tuple(self.indices("kv_cut")),
+            partial_indices=tuple(self.indices(used, "kv_cut")),
             per_partial=tuple(lines.get("partial", [])),
             capture_gradients=tuple(capture_lines),
             score_gradient=tuple(flow_lines),
@@ -174,7 +177,11 @@ class _KernelDraft(Draft):
         backward = self.derivatives is not None
         reads = sorted(self.unproven, key=postorder(self.spec.score, self.spec.mask).index) if not backward else []
         named = [i for load in reads for i in load.args if i.op is not Op.CONST]
-        named = named if self.derivatives is None else list(self.derivatives.indices)
+        named = (
+            named
+            if self.derivatives is None
+            else [i for load in self.derivatives.by_load if not self.slices(load) for i in load.args]
+        )
         beyond = () if backward or self.beyond is FALSE else (self.beyond,)
         found = self.printer.print(TILE_CHAIN, *self.score_roots, *beyond, named=named)
         texts = {expr: text.text for expr, text in found.items()}
@@ -238,5 +245,5 @@ def _helpers(body: Sequence[str], backward: bool, guarded: bool, problem: Proble
     names = {"head_groups", "steps"}
     if not backward or (problem.gradients is not None and problem.gradients.q):
         names.add("empty_like")
-    names |= {name for name in ("add_at", "block_bounds", "hold") if f"{name}(" in text}
+    names |= {name for name in ("add_at", "block_bounds", "gather", "hold") if f"{name}(" in text}
     return ", ".join(sorted(names | ({"refuse_outside"} if guarded else set())))

@@ -47,13 +47,14 @@ def reads_of(test: TileTest) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _values(draft: Draft) -> dict[str, object]:
     visit, full = draft.tile_test()
     lines = draft.printer.lines
-    once = [*draft.used_setup(), *draft.indices("kv_min", "kv_max", "q_all", "kv_all")]
+    used = draft.mentions(())
+    once = [*draft.used_setup(used), *draft.indices(used, "kv_min", "kv_max", "q_all", "kv_all")]
     return {
         "visit": visit,
         "full": full,
-        "helpers": ", ".join(name for name in ("block_bounds", "hold") if _calls(lines.values(), name)),
+        "helpers": ", ".join(name for name in ("block_bounds", "gather", "hold") if _calls(lines.values(), name)),
         "once": [*once, *lines.get("setup", []), *draft.group_lines()],
-        "per_row": [*draft.indices("q_min", "q_max"), *lines.get("test", [])],
+        "per_row": [*draft.indices(used, "q_min", "q_max"), *lines.get("test", [])],
     }
 
 

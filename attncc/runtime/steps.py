@@ -114,6 +114,22 @@ def hold(index: Tensor, table: Tensor, dim: int) -> Tensor:
     return index.clamp(-size, size - 1)
 
 
+def gather(table: Tensor, *index: Tensor) -> Tensor:
+    """`table[index]` for indices that broadcast to a whole tile; several times as fast as torch's own on the CPU."""
+    if not table.is_contiguous() or table.is_cuda:
+        return table[index]
+    place = _places(index, table.shape)
+    return table.view(-1).index_select(0, place.reshape(-1)).view(place.shape)
+
+
+def _places(index: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """Where elements lie in the memory of a contiguous tensor; indices in [-n, n - 1], negative ones from the end."""
+    place = torch.zeros((), dtype=torch.int64)
+    for each, size in zip(index, shape, strict=True):
+        place = place * size + torch.where(each < 0, each + size, each)
+    return place
+
+
 def refuse_outside(wrong: Tensor, reads: Sequence[tuple[str, Tensor, int, Tensor]]) -> None:
     """Raise InputError for the first read (name, index, dimension, table) that leaves its table at a wrong pair."""
     if not wrong.any():
@@ -137,11 +153,8 @@ def add_at(total: Tensor, index: Sequence[Tensor], values: Tensor) -> None:
     if not index:
         total += values.sum()
         return
-    place: Tensor | int = 0
-    for each, size in zip(index, total.shape, strict=True):
-        place = place * size + each % size
-    assert isinstance(place, Tensor)
-    flat = place.to(values.device).expand(values.shape).reshape(-1)
+    inside = [hold(each, total, dim) for dim, each in enumerate(index)]  # what is outside adds 0, or NaN to a NaN row
+    flat = _places(inside, total.shape).to(values.device).expand(values.shape).reshape(-1)
     if values.is_cuda:  # index_add_ uses atomics there; this sorts
         total.view(-1).index_put_((flat,), values.reshape(-1), accumulate=True)
     else:

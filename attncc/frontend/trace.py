@@ -9,12 +9,10 @@ kept alive by that.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from types import CodeType, FrameType
+from collections.abc import Callable, Hashable
+from types import CodeType
 from typing import Any, Final
 
 import torch
@@ -22,13 +20,13 @@ import torch
 from attncc.errors import InputError, LanguageError
 from attncc.frontend.declarations import declared_dims
 from attncc.frontend.dispatch import Dispatch
-from attncc.frontend.places import is_library_frame
 from attncc.frontend.reach import reach
 from attncc.frontend.recordings import Program, compose
 from attncc.frontend.results import finished, user_error
 from attncc.frontend.signatures import arguments, described, role_of
 from attncc.frontend.tracer import Guard, Tracer
 from attncc.frontend.walk import Walk
+from attncc.frontend.watching import strangers, watching
 from attncc.ir import SCORE, TRUE, AttentionSpec, Capture, Expr, Op, Parameter, postorder
 
 Function = Callable[..., Any]
@@ -184,9 +182,16 @@ def _remember(found: Traced) -> None:
 def _trace(score_mod: Function | None, mask_mod: Function | None) -> Traced:
     """Trace until every number whose plain value is read is a constant from the start."""
     pinned: frozenset[int] = frozenset()
+    strange: set[CodeType] | None = None
     for _ in range(RESTARTS):
-        walk, tracer, results = _once(score_mod, mask_mod, pinned)
-        if tracer.specialized <= pinned:
+        walk, tracer, results, ran = _once(score_mod, mask_mod, pinned)
+        # Only what runs each time is the function's own: a finalizer may run at any time.
+        again = strange is None and bool(ran)
+        strange = ran if strange is None else strange & ran
+        if tracer.specialized <= pinned and not again:
+            if strange:
+                name = min(code.co_name for code in strange)
+                tracer.opaque = tracer.opaque or f"`{name}` is called in a way that cannot be followed"
             return _composed(walk, tracer, results, score_mod, mask_mod)
         pinned |= tracer.specialized
     raise LanguageError("the function reads other numbers each time that it is called")
@@ -194,19 +199,19 @@ def _trace(score_mod: Function | None, mask_mod: Function | None) -> Traced:
 
 def _once(
     score_mod: Function | None, mask_mod: Function | None, pinned: frozenset[int]
-) -> tuple[Walk, Tracer, tuple[Expr, Expr]]:
+) -> tuple[Walk, Tracer, tuple[Expr, Expr], set[CodeType]]:
+    """Call the functions once; also the code that ran although the walk did not see it."""
     # A first walk finds the tensors; the second puts traced numbers into their places.
     walk, _ = reach((score_mod, mask_mod))
     tracer = Tracer(_call.__code__, walk.tensors, walk.tensor_names, pinned)
     walk, (score, mask) = reach((score_mod, mask_mod), tracer.number)
     executed: set[CodeType] = set()
     try:
-        with _watching(executed):
+        with watching(executed):
             found = (_result(tracer, score, score_mod, "score"), _result(tracer, mask, mask_mod, "mask"))
     finally:
         tracer.active = False
-    _check_executed(walk, tracer, executed)
-    return walk, tracer, found
+    return walk, tracer, found, strangers(executed, walk.codes)
 
 
 def _result(tracer: Tracer, rebuilt: Any, function: Function | None, role: str) -> Expr:
@@ -229,38 +234,6 @@ def _result(tracer: Tracer, rebuilt: Any, function: Function | None, role: str) 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Where the user's frames begin: `Places` looks for them no further than here."""
     return function(*args, **kwargs)
-
-
-@contextmanager
-def _watching(executed: set[CodeType]) -> Iterator[None]:
-    """Collect the code of every Python function of the user's that runs in this thread."""
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and not is_library_frame(frame):
-            executed.add(frame.f_code)
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
-
-
-def _check_executed(walk: Walk, tracer: Tracer, executed: set[CodeType]) -> None:
-    """Code that ran, but that the walk did not see, may read anything."""
-    known = {nested for code in walk.codes for nested in _nested(code)}
-    for code in executed:
-        if code not in known:
-            tracer.opaque = tracer.opaque or f"`{code.co_name}` is called in a way that cannot be followed"
-            return
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _nested(constant)
 
 
 def _composed(

@@ -371,6 +371,29 @@ def test_code_that_only_a_run_shows_has_no_fingerprint() -> None:
     assert trace_functions(function, None).spec != before
 
 
+def test_garbage_collection_during_a_trace_hides_nothing() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            seen.append("gone")
+
+    def callback(phase: str, info: Any) -> None:
+        seen.append(phase)
+
+    seen: list[str] = []
+    dying: Any = Dying()
+    dying.itself = dying
+    del dying
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(1, 1, 1)
+    try:
+        assert key(lambda score, b, h, q_idx, kv_idx: score * 2 + [[h] for _ in range(99)][0][0]) is not None
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(callback)
+    assert set(seen) == {"start", "stop", "gone"}
+
+
 def test_changes_that_the_function_makes_happen_and_are_seen() -> None:
     calls: list[int] = []
     counter = {"n": 1}

@@ -23,7 +23,7 @@ def causal(b, h, q_idx, kv_idx):
     return q_idx >= kv_idx
 
 q, k, v = torch.randn(3, 1, 2, 63, 16, dtype=torch.float64).unbind()
-out = attncc.attention(q, k, v, mask=causal)
+out = attncc.attention(q, k, v, mask_mod=causal)
 expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 torch.testing.assert_close(out, expected)
 print("agrees")

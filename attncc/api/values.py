@@ -18,6 +18,11 @@ KINDS = {
     Scalar.FLOAT: (torch.float32, torch.float64, torch.bfloat16, torch.float16),
 }
 CONVERSION = {Scalar.BOOL: "bool()", Scalar.INDEX: "long()", Scalar.FLOAT: "float()"}
+#: Other keywords of a call; a misspelled one is met here.
+ARGUMENTS = (
+    *("scale", "return_lse", "backend", "block_m", "block_n", "deterministic", "check_bounds"),
+    *("score_mod", "mask_mod", "name"),
+)
 INT64 = range(-(2**63), 2**63)
 
 
@@ -26,7 +31,7 @@ def check_names(spec: AttentionSpec, given: Mapping[str, object]) -> None:
     known = [c.name for c in spec.captures] + [p.name for p in spec.parameters]
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, 1)
+            near = get_close_matches(name, [*known, *ARGUMENTS], 1)
             has = ", ".join(f"`{n}`" for n in known) or "none"
             hint = f"did you mean `{near[0]}`?" if near else f"it has: {has}"
             raise InputError(f"`{spec.name}` has no captured tensor or parameter `{name}`", hint=hint)

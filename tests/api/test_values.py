@@ -116,3 +116,10 @@ def test_a_parameter_that_is_no_int_is_refused(value, message):
     with pytest.raises(InputError) as caught:
         check_parameters(SPEC, {"window": value})
     assert message in str(caught.value)
+
+
+def test_a_misspelled_argument_of_a_call_is_recognised():
+    with pytest.raises(InputError, match="did you mean `return_lse`"):
+        check_names(SPEC, {"return_lze": True})
+    with pytest.raises(InputError, match="did you mean `mask_mod`"):
+        check_names(SPEC, {"mask": None})

@@ -9,8 +9,6 @@ import stat
 import tempfile
 from pathlib import Path
 
-import platformdirs
-
 from attncc.errors import InputError
 
 #: What group and others must not have: whoever can write here can choose the code that runs on the GPU.
@@ -21,6 +19,9 @@ CHOOSE = "name another cache folder with ATTNCC_CACHE_DIR, or remove this one"
 
 def usual_folder() -> Path:
     """Where this system keeps caches of this user."""
+    # Late: a process that is told its folder, or runs no compiled kernel, does not need it.
+    import platformdirs
+
     return Path(platformdirs.user_cache_dir("attncc", appauthor=False))
 
 

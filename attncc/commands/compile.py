@@ -106,14 +106,7 @@ def make_verb(emit: Emit) -> Callable[..., None]:
         A program that is started with ATTNCC_PACK=pack/ takes its kernels from there. With ATTNCC_DISABLE_JIT=1 too
         it compiles nothing, and says so where one is missing. A pack that was interrupted goes on where it stopped.
         """
-        wanted = Wanted(
-            _read_targets(target),
-            tuple(_choose(name, DTYPES, "--dtype") for name in _split(dtype, "--dtype")),
-            _read_sizes(head_dim, "--head-dim"),
-            () if value_dim is None else _read_sizes(value_dim, "--value-dim"),
-            tuple(_choose(name, {one: one for one in PASSES}, "--pass") for name in _split(passes, "--pass")),
-            _read_capture_dtypes(capture_dtype),
-        )
+        wanted = _read_wanted(target, dtype, head_dim, value_dim, passes, capture_dtype)
         specs = [read_definition(name, read_params(param)).spec for name in variants]
         tasks = emit_tasks([one for spec in specs for one in requests_of(spec, wanted)], emit)
         pack = _write(tasks, output, jobs or os.cpu_count() or 1)
@@ -123,6 +116,24 @@ def make_verb(emit: Emit) -> Callable[..., None]:
             _print(pack, output)
 
     return compile
+
+
+def _read_wanted(
+    target: str | None,
+    dtype: str,
+    head_dim: str,
+    value_dim: str | None,
+    passes: str,
+    capture_dtype: list[str] | None,
+) -> Wanted:
+    return Wanted(
+        _read_targets(target),
+        tuple(_choose(name, DTYPES, "--dtype") for name in _split(dtype, "--dtype")),
+        _read_sizes(head_dim, "--head-dim"),
+        () if value_dim is None else _read_sizes(value_dim, "--value-dim"),
+        tuple(_choose(name, {one: one for one in PASSES}, "--pass") for name in _split(passes, "--pass")),
+        _read_capture_dtypes(capture_dtype),
+    )
 
 
 def requests_of(spec: AttentionSpec, wanted: Wanted) -> Iterator[Request]:

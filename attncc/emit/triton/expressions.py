@@ -171,9 +171,9 @@ class TritonPrinter(Printer):
 
     def form(self, expr: Expr) -> Form:
         """The row of the table, or the exact operator."""
-        if expr.op in EXACT and expr.scalar is Scalar.INDEX:
-            if all(_non_negative(arg, self.captures.box) for arg in expr.args):
-                return EXACT[expr.op]
+        divides = expr.op in EXACT and expr.scalar is Scalar.INDEX
+        if divides and all(_non_negative(arg, self.captures.box) for arg in expr.args):
+            return EXACT[expr.op]
         return super().form(expr)
 
 

@@ -54,11 +54,8 @@ FIXED_NAMES: Final = (
     "kv_max",
     "tl",
 )
-LEAVES: Final = {
-    name: name
-    for name in ("score", "b", "h", "q_idx", "kv_idx", "batch", "heads", "q_len", "kv_len")
-    + ("q_min", "q_max", "kv_min", "kv_max")
-}
+INPUT_NAMES: Final = ("score", "b", "h", "q_idx", "kv_idx", "batch", "heads", "q_len", "kv_len")
+LEAVES: Final = {name: name for name in (*INPUT_NAMES, "q_min", "q_max", "kv_min", "kv_max")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,7 @@ def _text(template: str, drawn: Drawn) -> str:
         before = spaced[-1] if spaced else ""
         if line.startswith("@"):
             spaced += ["", ""] if before else [""] if spaced and spaced[-2] else []
-        elif (
-            before and _depth(line) < _depth(before) and line.strip()[:1] not in (")", "]", "") or _opens(line, before)
-        ):
+        elif _closes(line, before) or _opens(line, before):
             spaced.append("")
         spaced.append(line)
     return "\n".join(spaced).lstrip("\n")
@@ -103,6 +101,11 @@ def _text(template: str, drawn: Drawn) -> str:
 
 def _depth(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
+
+
+def _closes(line: str, before: str) -> bool:
+    """Whether the line stands behind a block that has ended."""
+    return bool(before) and _depth(line) < _depth(before) and line.strip()[:1] not in (")", "]", "")
 
 
 def _opens(line: str, before: str) -> bool:

@@ -225,9 +225,6 @@ def test_what_a_definition_hides_stays_hidden_below_nan():
     assert hides(apply(Op.WHERE, CAUSAL, SCORE, const(-1e9))) is FALSE
 
 
-# Indices ---------------------------------------------------------------------------------------------------------
-
-
 def test_negative_indices_count_from_the_end():
     q, k, v = tensors((1, 1, 4, 4), (1, 1, 4, 4), (1, 1, 4, 4))
     bias = torch.randn(4, dtype=torch.float64)
@@ -300,9 +297,6 @@ def test_an_int_divided_by_zero_is_an_error_only_where_it_is_seen():
     reference(AttentionSpec(mask=conjunction(apply(Op.NE, KV_IDX, const(0)), rest)), q, k, v)
 
 
-# Numbers ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_halves_are_computed_in_float32_and_lse_stays_there(dtype: torch.dtype):
     q, k, v = tensors((1, 2, 9, 4), (1, 2, 9, 4), (1, 2, 9, 4), dtype=dtype)
@@ -348,8 +342,6 @@ def test_gradients_of_rounded_scores_pass_through_unrounded():
     plain = torch.autograd.grad(reference_scores(AttentionSpec(), q, k).sum(), q)
     assert torch.equal(plain[0], torch.autograd.grad(scores.sum(), q)[0])
 
-
-# Inputs ----------------------------------------------------------------------------------------------------------
 
 REFUSED = {
     "a missing capture": ({"captures": {}}, "the captured tensor `bias` is missing"),

@@ -48,9 +48,6 @@ def _itself(op: Op) -> Replace:
     return lambda i, j: (TRUE if op in (Op.LE, Op.GE, Op.EQ) else FALSE) if i is j else None
 
 
-# Index -----------------------------------------------------------------------------------------------------------
-
-
 def _move_constant(op: Op) -> Replace:
     def move(i: Expr, j: Expr) -> Expr | None:
         left, right = split(i, Op.ADD), split(j, Op.ADD)
@@ -201,9 +198,6 @@ INDEX_COMPARISONS: Final = rules_of(
 )
 
 
-# Float -----------------------------------------------------------------------------------------------------------
-
-
 def _itself_or_nan(op: Op) -> Replace:
     return lambda x, y: FALSE if x is y else None
 
@@ -247,9 +241,6 @@ FLOAT_COMPARISONS: Final = rules_of(
     *_each("-x ? -y -> x ? y, turned", _negated),
     *_each("float(i) ? c -> i ? c, rounded", _as_integers),
 )
-
-
-# A Bool inside ---------------------------------------------------------------------------------------------------
 
 
 def _of_two(op: Op) -> Replace:

@@ -38,9 +38,6 @@ def _if(condition: bool, op: Op, *args: Expr) -> Expr | None:
     return apply(op, *args) if condition else None
 
 
-# Sums ------------------------------------------------------------------------------------------------------------
-
-
 def _gather_sum(i: Expr, j: Expr) -> Expr | None:
     """(i + c) + j and i + (j + c), where j may be a constant."""
     if (left := split(i, Op.ADD)) is not None:
@@ -139,9 +136,6 @@ SUMS: Final = rules_of(
     ("--i -> i", Op.NEG, lambda i: i.args[0] if i.op is Op.NEG else None),
     ("-(i - j) -> j - i", Op.NEG, _negate),
 )
-
-
-# Products, quotients and remainders ------------------------------------------------------------------------------
 
 
 def _gather_product(i: Expr, j: Expr) -> Expr | None:
@@ -251,9 +245,6 @@ PRODUCTS: Final = rules_of(
     ("i ** 0 -> 1", Op.POW, lambda i, j: ONE if j is ZERO else None),
     ("i ** 1 -> i", Op.POW, lambda i, j: i if j is ONE else None),
 )
-
-
-# Minima, maxima and bits -----------------------------------------------------------------------------------------
 
 
 def _extreme_of_constants(op: Op, other: Op) -> Row:

@@ -25,8 +25,6 @@ from attncc.passes.rules import (
 #: How far back in a chain of `and` or `or` a term looks for one that it meets.
 CHAIN: Final = 16
 
-# Two comparisons of the same operands ----------------------------------------------------------------------------
-
 #: What the order of two operands can be for a comparison to hold; `?` is a NaN among them.
 HOLDS: Final[Mapping[Op, str]] = {
     Op.LT: "<",
@@ -81,9 +79,6 @@ _BOUNDS: Final = (Op.LT, Op.LE, Op.GT, Op.GE)
 def _bound(op: Op, c: int) -> tuple[bool, int]:
     """Whether the comparison bounds from above, and the last int that it admits."""
     return op in (Op.LT, Op.LE), {Op.LT: c - 1, Op.LE: c, Op.GT: c + 1, Op.GE: c}[op]
-
-
-# Terms of `and` and `or` -----------------------------------------------------------------------------------------
 
 
 Meet = Callable[[Expr, Expr, Op], Expr | None]
@@ -208,8 +203,6 @@ LOGIC: Final = rules_of(
     ("not where(p, r, t) -> where(p, not r, not t)", Op.NOT, _negate_branches),
     ("not i < j -> i >= j", Op.NOT, _negate_comparison),
 )
-
-# Where -----------------------------------------------------------------------------------------------------------
 
 
 def _nested(p: Expr, a: Expr, b: Expr) -> Expr | None:

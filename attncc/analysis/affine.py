@@ -52,18 +52,25 @@ class Remainders:
     """Writes remainders with their quotients, and collects the divisors that are taken to be positive."""
 
     positive: dict[Expr, None] = field(default_factory=dict)
+    written: dict[Expr, Form] = field(default_factory=dict)
 
     def expanded(self, form: Form) -> Form:
         """The form with x % d as x - d * (x // d), where d is a positive number or one value for all pairs."""
-        total = Form({}, form.constant)
-        for monomial, count in form.terms.items():
-            product = Form({}, count)
+        changed = [m for m in form.terms if any(a.op in (Op.MOD, Op.FLOORDIV) for a in m)]
+        total = Form({m: c for m, c in form.terms.items() if m not in changed}, form.constant)
+        for monomial in changed:
+            product = Form({}, form.terms[monomial])
             for atom in monomial:
                 product = product.times(self._atom(atom))
             total = total.plus(product)
         return total
 
     def _atom(self, atom: Expr) -> Form:
+        if atom not in self.written:
+            self.written[atom] = self._made(atom)
+        return self.written[atom]
+
+    def _made(self, atom: Expr) -> Form:
         if atom.op not in (Op.MOD, Op.FLOORDIV) or not self.is_usable(atom.args[1]):
             return atom_form(atom)
         dividend, divisor = atom.args

@@ -95,7 +95,7 @@ class _Normal:
             return same if expr.op is Op.EQ else negated(same)
         if a.scalar is Scalar.FLOAT:
             return _as_integers(expr.op, a, b)
-        found = literal_form(expr, self.forms)
+        found = literal_form(expr)
         assert found is not None
         self.literals += 1
         split = _split(*found) if self.literals <= MAX_LITERALS else None

@@ -7,10 +7,11 @@ false, and so is the one turned round.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Final
 
-from attncc.analysis.linear import Form, at_least_zero, difference, is_zero
+from attncc.analysis.linear import Form, at_least_zero, difference, is_zero, tightened
 from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply, const, node
 
 _TURNED: Final = {Op.LT: Op.GE, Op.LE: Op.GT, Op.GT: Op.LE, Op.GE: Op.LT, Op.EQ: Op.NE, Op.NE: Op.EQ}
@@ -19,22 +20,35 @@ _DUAL: Final = {Op.AND: Op.OR, Op.OR: Op.AND}
 MAX_PARTS: Final = 40
 
 
-def literal_form(expr: Expr, memo: dict[Expr, Form] | None = None) -> tuple[Op, Form] | None:
-    """(GE, EQ or NE, form) for a comparison of Index expressions: it means that form is so to 0. None for others."""
+_FORMS: weakref.WeakKeyDictionary[Expr, tuple[Op, Form]] = weakref.WeakKeyDictionary()
+
+
+def literal_form(expr: Expr) -> tuple[Op, Form] | None:
+    """(GE, EQ or NE, form) for a comparison of Index expressions: it means that form is so to 0. None for others.
+
+    Remembered for each node; a form holds parts of the comparison only, so that it can be forgotten with it.
+    """
     if expr.op not in _TURNED or expr.args[0].scalar is not Scalar.INDEX:
         return None
+    found = _FORMS.get(expr)
+    if found is None:
+        found = _FORMS[expr] = _compared(expr)
+    return found
+
+
+def _compared(expr: Expr) -> tuple[Op, Form]:
     left, right = expr.args
     match expr.op:
         case Op.GE:
-            return Op.GE, difference(left, right, memo)
+            return Op.GE, difference(left, right)
         case Op.GT:
-            return Op.GE, difference(left, right, memo).shifted(-1)
+            return Op.GE, difference(left, right).shifted(-1)
         case Op.LE:
-            return Op.GE, difference(right, left, memo)
+            return Op.GE, difference(right, left)
         case Op.LT:
-            return Op.GE, difference(right, left, memo).shifted(-1)
+            return Op.GE, difference(right, left).shifted(-1)
         case _:
-            return expr.op, difference(left, right, memo)
+            return expr.op, difference(left, right)
 
 
 def literal(op: Op, form: Form) -> Expr:
@@ -105,9 +119,10 @@ def joined(op: Op, *conditions: Expr) -> Expr:
         return stop
     flat = [part for part in flat if part is not neutral]
     if len(flat) <= MAX_PARTS:
-        flat = _decided(op, flat)
-        if any(part is stop or (part.op not in _DUAL and negated(part) in flat) for part in flat):
+        decided = _decided(op, flat)
+        if decided is None:
             return stop
+        flat = decided
     return _chain(op, flat, neutral)
 
 
@@ -118,20 +133,27 @@ def _chain(op: Op, flat: Iterable[Expr], neutral: Expr) -> Expr:
     return result
 
 
-def _decided(op: Op, flat: list[Expr]) -> list[Expr]:
-    """Of several `form + c >= 0` with one form the strongest (for OR the weakest), at the first one's place."""
-    bounds: dict[object, tuple[Form, int]] = {}
-    kept: list[Expr | object] = []
+def _decided(op: Op, flat: list[Expr]) -> list[Expr] | None:
+    """Of several `form + c >= 0` with one form the strongest (for OR the weakest), at the first one's place; None
+    where two parts exclude each other (for OR: leave nothing out)."""
+    bounds: dict[object, tuple[Form, bool]] = {}
+    kept: list[tuple[object, Expr]] = []
     for part in flat:
         found = literal_form(part)
         if found is None or found[0] is not Op.GE:
-            kept.append(part)
+            if part.op not in _DUAL and negated(part) in flat:
+                return None
+            kept.append((None, part))
             continue
-        form = found[1]
-        key = form.key()
+        form = tightened(found[1])
+        key, opposite = form.key(), form.scaled(-1).key()
         if key not in bounds:
-            kept.append(key)
-            bounds[key] = (form, 1)
-        elif (form.constant < bounds[key][0].constant) == (op is Op.AND):
-            bounds[key] = (form, 2)
-    return [part if isinstance(part, Expr) else at_least_zero(bounds[part][0]) for part in kept]
+            kept.append((key, part))
+            bounds[key] = (form, False)
+        elif (form.constant < bounds[key][0].constant) == (op is Op.AND) and form.constant != bounds[key][0].constant:
+            bounds[key] = (form, True)
+        if opposite in bounds:  # f + c >= 0 and c' - f >= 0: nothing lies between if c + c' < 0, everything if >= -1
+            room = bounds[key][0].constant + bounds[opposite][0].constant
+            if (room < 0) if op is Op.AND else (room >= -1):
+                return None
+    return [at_least_zero(bounds[key][0]) if key is not None and bounds[key][1] else part for key, part in kept]

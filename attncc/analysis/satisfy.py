@@ -19,7 +19,6 @@ from attncc.analysis.conditions import conjunctions, normal_condition
 from attncc.analysis.linear import Form, atom_form, form_of
 from attncc.analysis.logic import literal_form
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN
-from attncc.analysis.systems import MAX_CONSTRAINTS
 from attncc.ir import BATCH, HEADS, KV_IDX, KV_LEN, Q_IDX, Q_LEN, B, Expr, H, Op, apply, const
 
 #: Inequalities that hold in every call: (smaller, larger, distance): smaller + distance <= larger.
@@ -36,6 +35,9 @@ ALWAYS: Final = (
 )
 #: Numbers that a search tries for parameters.
 TRIED: Final = (0, 1, 2, 3, 4, 5, 7, 8, -1, 16, 64)
+#: Conjunctions and inequalities beyond which a proof is given up.
+MAX_CASES: Final = 48
+MAX_ROWS: Final = 120
 #: Sizes that a search tries.
 SIZES: Final = (1, 2, 3, 5, 8, 13, 24)
 
@@ -66,7 +68,7 @@ class Proof:
 def prove_never(condition: Expr, positive: Iterable[Expr] = ()) -> Proof | None:
     """A proof that the condition holds for no numbers at all, or None if none was found."""
     terms = conjunctions(normal_condition(condition))
-    if terms is None:
+    if terms is None or len(terms) > MAX_CASES:
         return None
     found: list[Contradiction] = []
     for term in terms:
@@ -185,7 +187,7 @@ def _eliminated(rows: Sequence[Row]) -> list[Row] | None:
         key = row.form.key()
         if row.form.terms or row.form.constant < 0:
             kept[key] = min(kept.get(key, row), row, key=lambda r: r.form.constant)
-    return list(kept.values()) if len(kept) <= 2 * MAX_CONSTRAINTS else None
+    return list(kept.values()) if len(kept) <= MAX_ROWS else None
 
 
 def _shares(lower: Row, b: int, upper: Row, a: int) -> dict[int, int]:

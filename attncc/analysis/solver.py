@@ -6,6 +6,7 @@ cases most are left to the interval rules; what is left still bounds the ranges,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,8 +15,9 @@ from attncc.analysis.affine import Axis, Conjunction, Projection, Remainders, is
 from attncc.analysis.conditions import conjunctions, normal_condition
 from attncc.analysis.integers import Side, has_solution
 from attncc.analysis.linear import form_of
-from attncc.analysis.logic import negated, parts
+from attncc.analysis.logic import literal_form, negated, parts
 from attncc.analysis.numbers import Value
+from attncc.analysis.shape import side
 from attncc.analysis.statistics import Extraction
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN, ExprNumbers
 from attncc.analysis.tiles import TileTest, check_names, symbolic_walk
@@ -45,7 +47,6 @@ class Solver:
         self.statistics = tuple(extraction.found.values())
         self.remainders = Remainders()
         self.terms = self._parsed(self.condition)
-        self.complement = self._parsed(normal_condition(negated(self.condition)))
         self.walk = symbolic_walk(self.statistics, self.remainders.positive)
         assert isinstance(self.walk.numbers, ExprNumbers)
         self.numbers: ExprNumbers = self.walk.numbers
@@ -54,11 +55,15 @@ class Solver:
 
     def _parsed(self, condition: Expr) -> tuple[Conjunction, ...] | None:
         terms = conjunctions(condition)
-        parsed = None if terms is None else tuple(parse(term, self.remainders) for term in terms)
-        if parsed is not None and (len(parsed) <= FEW or all(map(_is_linear, parsed))):
-            return parsed
-        relaxed = [term for branch in parts(Op.OR, condition) for term in _relaxed(branch)]
-        return tuple(parse(term, self.remainders) for term in relaxed) if len(relaxed) <= 2 * FEW else None
+        if terms is None or not _is_solvable(terms):
+            terms = [term for branch in parts(Op.OR, condition) for term in _relaxed(branch)]
+        few = len(terms) <= 2 * FEW or _is_solvable(terms)
+        return tuple(parse(term, self.remainders) for term in terms) if few else None
+
+    @functools.cached_property
+    def complement(self) -> tuple[Conjunction, ...] | None:
+        """The conjunctions in which the mask does not hold."""
+        return self._parsed(normal_condition(negated(self.condition)))
 
     @property
     def assume(self) -> Expr:
@@ -81,8 +86,9 @@ class Solver:
         if union is not None:
             reached, exact = self._reached(union)
             visit = reached if exact else _lifted(self.numbers.and_(visit, reached))
-        if self.complement is not None:
-            missed = self._missed(self.complement)
+        hidden = conjunctions(normal_condition(negated(self.condition)))
+        if hidden is not None and _is_solvable(hidden):
+            missed = self._missed([parse(term, self.remainders) for term in hidden])
             full = full if missed is None else _lifted(self.numbers.not_(missed))
         if assume is not TRUE:  # a divisor of 0 or less: visit, and look at every pair
             visit, full = (
@@ -138,6 +144,16 @@ class Solver:
 
 def _is_linear(term: Conjunction) -> bool:
     return not term.others and all(map(is_linear, term.forms))
+
+
+def _is_solvable(terms: Sequence[Sequence[Expr]]) -> bool:
+    """Whether conjunctions are few, or all linear, which takes a fraction of the time."""
+    return len(terms) <= FEW or all(_is_linear_literal(literal) for term in terms for literal in term)
+
+
+def _is_linear_literal(expr: Expr) -> bool:
+    found = literal_form(expr)
+    return side(expr) == "point" or (found is not None and is_linear(found[1]))
 
 
 def _relaxed(branch: Expr) -> list[list[Expr]]:

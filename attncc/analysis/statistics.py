@@ -116,7 +116,7 @@ class Extraction:
 
     def _separated(self, expr: Expr) -> tuple[Op, Form] | None:
         """A comparison with the captured values of each side collected: offsets[q_idx] + q_idx against kv_idx."""
-        found = literal_form(expr, self.forms)
+        found = literal_form(expr)
         if found is None:
             return None
         op, form = found

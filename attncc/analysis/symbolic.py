@@ -175,7 +175,7 @@ class ExprNumbers:
         flat = parts(Op.AND, joined(Op.AND, *conditions))
         if len(flat) > MAX_OPERANDS:
             return joined(Op.AND, *flat)
-        forms = [literal_form(each, self.forms) for each in flat]
+        forms = [literal_form(each) for each in flat]
         kept: list[int] = []
         for i, found in enumerate(forms):
             others = [*kept, *range(i + 1, len(flat))]

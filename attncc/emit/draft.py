@@ -90,7 +90,7 @@ class Draft:
             for dim in range(c.rank)
         }
         leaves |= self.extents
-        self.printer = Printer(TORCH, namer, leaves, self.read, origins if readable else {}, demand)
+        self.printer = Printer(TORCH, namer, leaves, self.read, origins if readable else {}, demand, self.captures)
 
     def tile_test(self) -> tuple[str, str]:
         """Print the classification of one row of tiles."""

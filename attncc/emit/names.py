@@ -65,10 +65,11 @@ OWNERS: Final[tuple[tuple[frozenset[str], str], ...]] = (
 )
 
 
-def describe(expr: Expr, axes: frozenset[str]) -> str:
-    """A noun for what an expression holds: `head_slopes`, `pair_difference`, `score_tanh`."""
+def describe(expr: Expr, axes: frozenset[str], noun: str | None = None) -> str:
+    """What an expression holds, in words: `head_slopes`, `pair_difference`, `score_tanh`; `noun` replaces the last."""
     owner = next((word for inputs, word in OWNERS if axes <= inputs), "score")
-    noun = str(expr.value) if expr.op is Op.LOAD else NOUNS.get(expr.op, expr.op.value)
+    if noun is None:
+        noun = str(expr.value) if expr.op is Op.LOAD else NOUNS.get(expr.op, expr.op.value)
     return noun if noun.startswith(owner) else f"{owner}_{noun}"
 
 

@@ -41,9 +41,10 @@ class KernelPlan:
     wants_k: bool
     wants_v: bool
     of_scores: bool  # whether any gradient goes through the scores
+    shapes_flow: bool  # whether the gradient of the scores is read by head
+    shapes_weights: bool  # whether the weights are
     query_factor: str
-    times_log2e: str  # multiplies in place unless the scores are needed again
-    score: str
+    scored_base_2: str  # multiplied in place unless the scores are needed again
     scored: str
     visit: str
     full: str
@@ -61,7 +62,7 @@ class KernelPlan:
     score_gradient: tuple[Line, ...]
     result: str
     differentiated: str
-    helpers: str
+    imports: tuple[str, ...]
 
 
 def plan(
@@ -123,6 +124,7 @@ class _KernelDraft(Draft):
         gradients = self.problem.gradients if self.derivatives else None
         lines = self.printer.lines
         plain = self.spec.score is SCORE
+        derived = self.derivatives.roots if self.derivatives else ()
         capture_lines = (
             capture_gradient_lines(self.derivatives, texts, self.captures, self.slices) if self.derivatives else []
         )
@@ -150,8 +152,9 @@ class _KernelDraft(Draft):
             wants_v=gradients is not None and gradients.v,
             of_scores=gradients is not None and gradients.of_scores,
             query_factor="(scale * LOG2E)" if plain else "scale",
-            times_log2e="mul_" if self.derivatives is None or self.spec.score not in self.derivatives.roots else "mul",
-            score="score",
+            shapes_flow="grad_score" in used,
+            shapes_weights="pairs" in used or self.spec.mask is not TRUE,
+            scored_base_2=f"{scored}.mul(LOG2E)" if self.spec.score in derived else f"{scored}.mul_(LOG2E)",
             scored=scored,
             visit=visit,
             full=full,
@@ -169,7 +172,7 @@ class _KernelDraft(Draft):
             score_gradient=tuple(flow_lines),
             result=self.result(),
             differentiated=self.differentiated(),
-            helpers=_helpers([*body, beyond, hidden], self.derivatives is not None, bool(beyond), self.problem),
+            imports=_imports([*body, beyond, hidden], self.derivatives is not None, bool(beyond), self.problem),
         )
 
     def scores(self) -> tuple[str, dict[Expr, str], str, str]:
@@ -239,11 +242,12 @@ class _KernelDraft(Draft):
         return ", ".join(wanted)
 
 
-def _helpers(body: Sequence[str], backward: bool, guarded: bool, problem: Problem) -> str:
-    """The names that a kernel imports, in alphabetical order."""
+def _imports(body: Sequence[str], backward: bool, guarded: bool, problem: Problem) -> tuple[str, ...]:
+    """The line that imports what a kernel stands on, in alphabetical order."""
     text = "\n".join(body)
     names = {"head_groups", "steps"}
     if not backward or (problem.gradients is not None and problem.gradients.q):
         names.add("empty_like")
     names |= {name for name in ("add_at", "block_bounds", "gather", "hold") if f"{name}(" in text}
-    return ", ".join(sorted(names | ({"refuse_outside"} if guarded else set())))
+    names |= {"refuse_outside"} if guarded else set()
+    return (f"from attncc.runtime.steps import {', '.join(sorted(names))}",)

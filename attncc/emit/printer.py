@@ -70,7 +70,7 @@ class Printer:
 
     `leaves` are the texts of inputs and parameters by name; `used` collects those that were written. `demand` counts,
     for nodes over the score, the statements that will read them, over all calls of `print` to come; None keeps the
-    printer from working in place.
+    printer from working in place. `tables` are the names of captured tensors, where they differ from the spec's.
     """
 
     spelling: Spelling
@@ -79,6 +79,7 @@ class Printer:
     read: Reader
     origins: Mapping[Expr, Origin] = field(default_factory=dict)
     demand: Counter[Expr] | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
     lines: dict[str, list[Line]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     bound: dict[tuple[str, Expr], Text] = field(default_factory=dict)
@@ -111,7 +112,8 @@ class Printer:
     def name(self, expr: Expr) -> str:
         """A free name: the user's, or a noun."""
         origin = self.origins.get(expr)
-        wanted = describe(expr, depends(expr)) if origin is None or origin.name is None else origin.name
+        noun = self.tables.get(str(expr.value)) if expr.op is Op.LOAD else None
+        wanted = describe(expr, depends(expr), noun) if origin is None or origin.name is None else origin.name
         return self.namer.take(wanted)
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from functools import cache
 
 from attncc.analysis.tiles import BOX_NAMES, TileTest
 from attncc.emit.draft import Draft
-from attncc.emit.printer import Line
 from attncc.emit.render import KernelSource, tidy
 from attncc.emit.templates import fill
 from attncc.ir import AttentionSpec, Capture, Op, Parameter, postorder
@@ -48,15 +46,12 @@ def _values(draft: Draft) -> dict[str, object]:
     visit, full = draft.tile_test()
     lines = draft.printer.lines
     used = draft.mentions(())
+    helpers = [name for name in ("block_bounds", "gather", "hold") if name in used]
     once = [*draft.used_setup(used), *draft.indices(used, "kv_min", "kv_max", "q_all", "kv_all")]
     return {
         "visit": visit,
         "full": full,
-        "helpers": ", ".join(name for name in ("block_bounds", "gather", "hold") if _calls(lines.values(), name)),
+        "imports": [f"from attncc.runtime.steps import {', '.join(helpers)}"] if helpers else [],
         "once": [*once, *lines.get("setup", []), *draft.group_lines()],
         "per_row": [*draft.indices(used, "q_min", "q_max"), *lines.get("test", [])],
     }
-
-
-def _calls(blocks: Iterable[Iterable[Line]], name: str) -> bool:
-    return any(f"{name}(" in str(line) for block in blocks for line in block)

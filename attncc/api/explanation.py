@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attncc import pipeline
 from attncc.analysis import TileTest, depends, tile_test
+from attncc.analysis.bands import Bands, Dense, Range, Tabulated, summarize_mask
 from attncc.api.lowering import Call, backend_of, lowered
 from attncc.api.values import spell
 from attncc.ir import TRUE, AttentionSpec, Expr, Op, Scalar, postorder, print_expr, print_spec
@@ -31,6 +32,7 @@ def explain_call(call: Call) -> report.Explanation:
         visit=print_expr(found.tile_test.visit),
         full=print_expr(found.tile_test.full),
         tiles=counter.count(found.tile_test),
+        bands=_bands(found.canonical.mask),
         statistics=_statistics(found.tile_test),
         heads=counter.heads(found.tile_test) if "h" in depends(found.canonical.mask) else (),
         conditions=tuple(_conditions(spec, counter)),
@@ -93,6 +95,21 @@ def _describe(call: Call) -> report.Call:
         backend=backend_of(call),
         parameters={p.name: value for p, value in zip(spec.parameters, call.parameters, strict=True)},
     )
+
+
+def _bands(mask: Expr) -> report.Bands | None:
+    """The mask solved for the keys of a tile of queries; None where every key is visited."""
+    shape = summarize_mask(mask)
+    if isinstance(shape, Dense):
+        return None
+    reason = shape.reason if isinstance(shape, Tabulated) else None
+    return report.Bands(tuple(map(_band, shape.kv_ranges)), isinstance(shape, Bands) and shape.exact, reason)
+
+
+def _band(found: Range) -> report.Band:
+    full = (None, None) if found.full_start is found.full_stop else (found.full_start, found.full_stop)
+    texts = (None if expr is None else print_expr(expr) for expr in full)
+    return report.Band(print_expr(found.start), print_expr(found.stop), print_expr(found.when), *texts)
 
 
 def _statistics(test: TileTest) -> tuple[report.Statistic, ...]:

@@ -23,7 +23,6 @@ from attncc.errors import InputError
 from attncc.ir import AttentionSpec, print_spec
 from attncc.report.explain import Explanation
 from attncc.report.picture import Picture
-from attncc.report.plot import save
 from attncc.runtime import op
 
 op.install(
@@ -133,6 +132,8 @@ class Variant:
 
     def plot(self, q_len: int, kv_len: int, path: str | Path, **given: Any) -> Path:
         """Draw the mask and its tiles to a .png or .svg file; takes the arguments of `picture`."""
+        from attncc.report.plot import save  # late: matplotlib takes longer to import than the rest of attncc
+
         return save(self.picture(q_len, kv_len, **given), path)
 
     def picture(

@@ -50,6 +50,29 @@ class Tiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Band:
+    """Keys that a tile of queries visits, in closed form: start <= kv_idx < stop, if `when` holds.
+
+    From `full_start` to `full_stop` no mask is needed; both are None where that never happens.
+    """
+
+    start: str
+    stop: str
+    when: str
+    full_start: str | None
+    full_stop: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """The solution of a mask. Unless `exact`, what it leaves out is certain and what it holds is looked at again."""
+
+    ranges: tuple[Band, ...]
+    exact: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class HeadTiles:
     """The tiles of heads that see alike, in one batch each."""
 
@@ -100,6 +123,7 @@ class Explanation:
     visit: str
     full: str
     tiles: Tiles
+    bands: Bands | None = None
     statistics: tuple[Statistic, ...] = ()
     heads: tuple[HeadTiles, ...] = ()
     conditions: tuple[Condition, ...] = ()
@@ -154,12 +178,25 @@ def _tiles(e: Explanation) -> list[str]:
     ]
     for statistic in e.statistics:
         rows += _wrapped(f"{statistic.name}  ", f"{statistic.text}, its smallest and largest value in the tile")
+    rows += _bands(e.bands)
     if len(e.heads) > 1:
         rows += ["", "  heads differ (tiles of the first batch):"]
         rows += _aligned(
             *((f"  {_heads(h.heads)}", f"{_share(h.visited, h.total)} visited", f"{h.full:,} full") for h in e.heads)
         )
     return rows + _conditions(e)
+
+
+def _bands(bands: Bands | None) -> list[str]:
+    if bands is None:
+        return []
+    rows = ["", f"  the keys that these queries visit, solved{'' if bands.exact else ' (at most)'}:"]
+    for band in bands.ranges:
+        condition = "" if band.when == "true" else f", if {band.when}"
+        rows += _wrapped("", f"{band.start} <= kv_idx < {band.stop}{condition}")
+        if band.full_start is not None:
+            rows += _wrapped("  full: ", f"{band.full_start} <= kv_idx < {band.full_stop}")
+    return rows if bands.reason is None else [*rows, *_wrapped("", f"not exact: {bands.reason}")]
 
 
 def _counted(e: Explanation) -> str:

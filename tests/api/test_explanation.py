@@ -5,6 +5,7 @@ import torch
 
 import attncc
 from attncc.ir import AttentionSpec
+from attncc.passes import lift
 from attncc.reference import evaluate_dense
 from tests.api.cases import WINDOW, causal, inputs
 
@@ -25,8 +26,6 @@ VARIANTS = {
 
 def brute_force(spec: AttentionSpec, tile_q, tile_kv, captures, groups):
     """Tiles by class, counted pair by pair: (hidden entirely, visible entirely, all tiles)."""
-    from attncc.passes import lift
-
     sizes = {"batch": BATCH, "heads": HEADS, "q_len": LENGTH, "kv_len": LENGTH}
     parameters = {p.name: p.value for p in spec.parameters}
     mask = evaluate_dense(lift(spec).mask, sizes, captures, parameters).flatten(0, 1)
@@ -64,6 +63,41 @@ def test_every_number_agrees_with_a_count_of_pairs(body, options):
         assert condition.skips <= empty
         again = alone.explain(q, k, v, block_m=tiles.tile_q, block_n=tiles.tile_kv, backend="torch", **given)
         assert again.tiles.skipped == condition.skips
+
+
+@pytest.mark.parametrize("body", VARIANTS.values(), ids=VARIANTS.keys())
+def test_the_solved_ranges_hold_every_visible_key(body):
+    variant = attncc.loads(f"attention a:\n  {body}\n")
+    ids = {"ids": torch.sort(torch.randint(0, 5, (BATCH, LENGTH)))[0]} if variant.spec.captures else {}
+    q, k, v = inputs(q=(BATCH, HEADS, LENGTH, 8))
+    bands = variant.explain(q, k, v, **ids).bands
+    if bands is None:
+        assert body == "mask = true"
+        return
+    sizes = {"batch": BATCH, "heads": HEADS, "q_len": LENGTH, "kv_len": LENGTH}
+    mask = evaluate_dense(lift(variant.spec).mask, sizes, ids)
+    for b in range(BATCH):
+        for h in range(HEADS):
+            for q_min in range(0, LENGTH, 32):
+                q_max = min(q_min + 32, LENGTH) - 1
+                names = {"q_min": q_min, "q_max": q_max, "b": b, "h": h, **sizes}
+                held, full = torch.zeros(2, LENGTH, dtype=torch.bool)
+                for band in bands.ranges:
+                    if value(band.when, names):
+                        held[value(band.start, names) : max(0, value(band.stop, names))] = True
+                        if band.full_start is not None:
+                            full[value(band.full_start, names) : max(0, value(band.full_stop, names))] = True
+                rows = mask[b, h, q_min : q_max + 1]
+                assert not (rows.any(0) & ~held).any()
+                assert not (full & ~rows.all(0)).any()
+                if bands.exact:
+                    assert torch.equal(held, rows.any(0))
+
+
+def value(text, names):
+    """The value of a printed expression: Python reads it, but for its constants."""
+    functions = {"min": min, "max": max, "where": lambda condition, a, b: a if condition else b}
+    return eval(text, {"true": True, "false": False, **functions}, names)
 
 
 def test_heads_that_differ_are_counted_one_by_one():

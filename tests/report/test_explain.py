@@ -1,7 +1,7 @@
 import dataclasses
 import json
 
-from attncc.report.explain import Call, CaptureUse, Condition, Explanation, HeadTiles, Statistic, Tiles
+from attncc.report.explain import Band, Bands, Call, CaptureUse, Condition, Explanation, HeadTiles, Statistic, Tiles
 
 EXPLANATION = Explanation(
     name="windowed_alibi",
@@ -11,6 +11,14 @@ EXPLANATION = Explanation(
     + " and ".join(f"stat{i}_min <= stat{i}_max" for i in range(5)),
     full="q_min >= kv_max and q_max - kv_min < window",
     tiles=Tiles(128, 64, 256, 15, 30, 211, groups=1),
+    bands=Bands(
+        (
+            Band("0", "min(4, q_max + 1)", "true", "0", "min(4, q_min + 1)"),
+            Band("max(0, q_min - window + 1)", "min(q_max + 1, kv_len)", "window > 0", None, None),
+        ),
+        exact=False,
+        reason="the mask reads captured tensors along the sequence",
+    ),
     statistics=(Statistic("stat0", "doc_ids[b, q_idx]", "q"),),
     heads=(HeadTiles((0, 1, 2), 30, 10, 128), HeadTiles((3,), 15, 5, 128)),
     conditions=(
@@ -36,6 +44,7 @@ def test_a_mask_that_hides_nothing(golden):
         visit="true",
         full="true",
         tiles=Tiles(128, 128, 4, 4, 0, 0, groups=16),
+        bands=None,
         **dict.fromkeys(("statistics", "heads", "conditions", "captures", "schedule", "copies", "watched"), ()),
     )
     assert f"{plain}\n" == golden

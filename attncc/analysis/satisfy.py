@@ -9,12 +9,11 @@ and rounded. Each proof can be read: it lists the inequalities and the sum. A se
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from attncc.analysis.affine import Remainders
-from attncc.analysis.compiled import function_of, names_of
 from attncc.analysis.conditions import conjunctions, normal_condition
 from attncc.analysis.linear import Form, atom_form, form_of
 from attncc.analysis.logic import literal_form
@@ -205,27 +204,14 @@ def _tightened(row: Row) -> Row:
     return Row(Form({m: c // divisor for m, c in row.form.terms.items()}, row.form.constant // divisor), row.shares)
 
 
-def find(
-    condition: Expr, tries: int = 4000, seed: int = 0, domain: Mapping[str, Sequence[int]] | None = None
-) -> dict[str, int] | None:
-    """Numbers for the inputs and parameters with which the condition holds, or None if the search found none.
-
-    Small numbers are tried at random; positions stay inside sizes. A condition that reads captures is not searched.
-    """
-    names = names_of(condition)
-    holds = function_of([condition], names)
+def draw_numbers(names: Sequence[str], tries: int, seed: int = 0) -> Iterator[tuple[dict[str, int], int]]:
+    """Random small values for inputs and parameters, positions inside sizes, each with a seed for captured tensors."""
     r = random.Random(seed)
     for _ in range(tries):
-        values = _numbers(r, names, domain or {})
-        try:
-            if holds(*(values[name] for name in names))[0]:
-                return values
-        except (ZeroDivisionError, OverflowError, ValueError):
-            continue
-    return None
+        yield _numbers(r, names), r.randrange(1 << 30)
 
 
-def _numbers(r: random.Random, names: Sequence[str], domain: Mapping[str, Sequence[int]]) -> dict[str, int]:
+def _numbers(r: random.Random, names: Sequence[str]) -> dict[str, int]:
     """Random values: sizes first, positions and tiles inside them."""
     values = {
         "batch": r.randrange(1, 4),
@@ -245,8 +231,8 @@ def _numbers(r: random.Random, names: Sequence[str], domain: Mapping[str, Sequen
         values[f"{side}_idx"] = r.randrange(start, stop) if inside else r.randrange(size)
     for name in names:
         if name not in values:
-            values[name] = r.choice(domain.get(name, TRIED))
-    return values | {name: r.choice(choices) for name, choices in domain.items() if name in values}
+            values[name] = r.choice(TRIED)
+    return values
 
 
 def describe(contradiction: Contradiction) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 
 from attncc.analysis import Visit
 from attncc.analysis.bands import Bands, Dense, MaskShape, Range, Tabulated, summarize_mask
-from attncc.ir import KV_IDX, Q_IDX, TRUE, B, Expr, H, Op, conjunction, disjunction, evaluate, param
-from tests.analysis.masks import LENGTH, Draw, Undefined, actual, is_sound, make, truths
+from attncc.ir import KV_IDX, Q_IDX, B, Expr, H, Op, evaluate, param
+from tests.analysis.masks import LENGTH, Draw, Undefined, actual, is_sound, make
 from tests.analysis.test_tiles import by_test
 from tests.share import share
 
@@ -38,7 +38,9 @@ def statistics(shape: MaskShape, axis: str, first: int, last: int, inputs: dict[
     return values
 
 
-def check_ranges(mask: Expr, shape: Bands | Tabulated, axis: str, tile: tuple[int, int], inputs: Any, read: Any) -> None:
+def check_ranges(
+    mask: Expr, shape: Bands | Tabulated, axis: str, tile: tuple[int, int], inputs: Any, read: Any
+) -> None:
     """Against every pair of one tile of `axis` with the whole other side."""
     first, last = tile
     ends = {f"{axis}_min": first, f"{axis}_max": last}
@@ -84,7 +86,10 @@ class Fragment(Draw):
 
     def affine(self) -> Expr:
         r = self.random
-        q, kv = make(Op.MUL, Q_IDX, r.choice([0, 1, 1, 1, 2, -1])), make(Op.MUL, KV_IDX, r.choice([0, -1, -1, -1, 1, -2]))
+        q, kv = (
+            make(Op.MUL, Q_IDX, r.choice([0, 1, 1, 1, 2, -1])),
+            make(Op.MUL, KV_IDX, r.choice([0, -1, -1, -1, 1, -2])),
+        )
         return make(Op.ADD, make(Op.ADD, q, kv), self.offset())
 
     def offset(self) -> Expr:
@@ -163,5 +168,7 @@ def _combination(r: random.Random, atoms: int, largest: int) -> Expr:
         order = r.choice([Op.LT, Op.LE, Op.GT, Op.GE, Op.GE, Op.LT, Op.EQ, Op.NE])
         return make(order, form, 0)
     split = r.randrange(1, atoms)
-    joined = make(r.choice([Op.AND, Op.AND, Op.OR]), _combination(r, split, largest), _combination(r, atoms - split, largest))
+    joined = make(
+        r.choice([Op.AND, Op.AND, Op.OR]), _combination(r, split, largest), _combination(r, atoms - split, largest)
+    )
     return make(Op.NOT, joined) if r.random() < 0.2 else joined

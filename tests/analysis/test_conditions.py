@@ -6,7 +6,7 @@ import pytest
 
 from attncc.analysis.conditions import conjunction_of, conjunctions, normal_condition
 from attncc.analysis.logic import negated, parts
-from attncc.ir import H, KV_IDX, Q_IDX, Expr, Op, Scalar, cast, const, disjunction, load, param
+from attncc.ir import KV_IDX, Q_IDX, Expr, H, Op, Scalar, cast, const, disjunction, load, param
 from tests.analysis.masks import Draw, Undefined, make, truths
 from tests.share import share
 

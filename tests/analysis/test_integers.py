@@ -9,9 +9,8 @@ import pytest
 from attncc.analysis.integers import Side, has_solution
 from attncc.analysis.linear import form_of
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN, ExprNumbers
-from attncc.ir import KV_IDX, Q_IDX, evaluate, param
+from attncc.ir import KV_IDX, Q_IDX, Op, const, evaluate, param
 from tests.analysis.masks import make
-from attncc.ir import Op, const
 from tests.share import share
 
 Q, KV = Side(Q_IDX, form_of(Q_MIN), form_of(Q_MAX)), Side(KV_IDX, form_of(KV_MIN), form_of(KV_MAX))

@@ -1,0 +1,105 @@
+"""How many tiles a solved mask visits, row of tiles by row of tiles, without looking at pairs.
+
+A row costs what its ranges cost, and one tile test for each tile that the full ranges leave open: at most a few for
+masks whose ranges are exact. Masks that read captured tensors along the sequence are counted where the tensors are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attncc.analysis.bands import Bands, MaskShape, Range, Tabulated
+from attncc.analysis.compiled import function_of, names_of
+from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN
+from attncc.errors import UnsupportedError
+from attncc.ir import KV_LEN, Expr, const
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tiles of one head by what a kernel does with them."""
+
+    full: int
+    partial: int
+    skipped: int
+
+    @property
+    def visited(self) -> int:
+        """Tiles whose scores are computed."""
+        return self.full + self.partial
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A problem's lengths and the tile that a kernel holds."""
+
+    q_len: int
+    kv_len: int
+    tile_q: int
+    tile_kv: int
+
+    @property
+    def tiles(self) -> int:
+        """The number of tiles, visited or not."""
+        return -(-self.q_len // self.tile_q) * -(-self.kv_len // self.tile_kv)
+
+
+def count_tiles(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Counts:
+    """The tiles of one batch and head. `inputs` holds b, h, batch, heads and the parameters by name.
+
+    Raises UnsupportedError for a mask that reads captured tensors.
+    """
+    full = partial = 0
+    for visited_full, visited_partial in rows(shape, grid, inputs):
+        full, partial = full + visited_full, partial + visited_partial
+    return Counts(full, partial, grid.tiles - full - partial)
+
+
+def rows(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+    """For each row of tiles how many are full and how many partial."""
+    if isinstance(shape, Tabulated) or shape.test.statistics:
+        raise UnsupportedError("a mask that reads captured tensors is counted with their values")
+    values = {**inputs, "q_len": grid.q_len, "kv_len": grid.kv_len}
+    whole = (Range(const(0), KV_LEN, const(0), const(0)),)
+    ranges = shape.kv_ranges if isinstance(shape, Bands) else whole
+    bounds = _with(values, [e for r in ranges for e in (r.when, r.start, r.stop, r.full_start, r.full_stop)])
+    test = _with(values, [shape.test.visit, shape.test.full])
+    exact = isinstance(shape, Bands) and shape.exact
+    for q_min in range(0, grid.q_len, grid.tile_q):
+        tile = (q_min, min(q_min + grid.tile_q, grid.q_len) - 1)
+        yield _row(grid, tile, bounds(*tile, 0, 0), test, exact)
+
+
+def _row(
+    grid: Grid, tile: tuple[int, int], bounds: Sequence[Any], test: Callable[..., Sequence[Any]], exact: bool
+) -> tuple[int, int]:
+    """Full and partial tiles of one row: each tile once, in ascending order."""
+    full = partial = cursor = 0
+    for i in range(0, len(bounds), 5):
+        when, start, stop, full_start, full_stop = bounds[i : i + 5]
+        first, last = max(start // grid.tile_kv, cursor), -(-stop // grid.tile_kv)
+        if not when or stop <= start or last <= first:
+            continue
+        cursor = last
+        inner = max(first, -(-full_start // grid.tile_kv))
+        # the last tile may be cut short by the sequence
+        end = last if full_stop >= grid.kv_len else min(last, full_stop // grid.tile_kv)
+        inner, end = (inner, end) if end > inner and full_stop > full_start else (last, last)
+        full += end - inner
+        for index in (*range(first, inner), *range(end, last)):
+            kv_min = index * grid.tile_kv
+            visit, is_full = test(*tile, kv_min, min(kv_min + grid.tile_kv, grid.kv_len) - 1)
+            full += bool(is_full)
+            partial += bool((exact or visit) and not is_full)
+    return full, partial
+
+
+def _with(values: Mapping[str, int], roots: Sequence[Expr]) -> Callable[..., Sequence[Any]]:
+    """The roots as a function of q_min, q_max, kv_min and kv_max."""
+    ends = tuple(str(e.value) for e in (Q_MIN, Q_MAX, KV_MIN, KV_MAX))
+    others = [name for name in names_of(*roots) if name not in ends]
+    function = function_of(roots, (*ends, *others))
+    rest = tuple(values[name] for name in others)
+    return lambda *tile: function(*tile, *rest)

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from attncc import __version__
 from attncc.commands.cache import cache
 from attncc.commands.check import check
+from attncc.commands.compile import compile_ahead
 from attncc.commands.demo import demo
 from attncc.commands.explain import explain
 from attncc.commands.info import info
@@ -19,7 +20,7 @@ from attncc.commands.terminal import complain
 from attncc.config import settings
 from attncc.errors import AttnccError
 
-VERBS = (demo, check, show, explain, plot, info)
+VERBS = (demo, check, show, explain, plot, compile_ahead, info)
 
 EPILOG = """
 \b

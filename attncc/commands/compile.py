@@ -1,6 +1,6 @@
 """`attncc compile`: the kernels of variants for GPUs that need not be here, as a pack.
 
-What the kernels of a variant are is not decided here: `make_verb` is given the function that emits them.
+`make_verb` is given the function that emits the kernels of a pass; `emit_kernels` asks the pipeline for them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,23 @@ from attncc.commands.cache import spell_bytes, spell_count
 from attncc.commands.definition import read_definition
 from attncc.commands.terminal import complain, complaints, console, note, print_json
 from attncc.config import settings
-from attncc.errors import InputError, UnsupportedError
+from attncc.errors import InputError, InternalError, UnsupportedError
 from attncc.ir import AttentionSpec, Scalar
-from attncc.schedule import Gradients, Problem
+from attncc.ir.spec import ANY_DIM
 
 if TYPE_CHECKING:
     from attncc.emit.kernel import TritonKernel
     from attncc.runtime.pack import Pack
     from attncc.runtime.packing import Done, Task
+    from attncc.schedule import Facts, Gradients, Problem
 
 #: From a variant, a problem and a target to every kernel of that pass: the forward one where no gradients are wanted.
-Emit = Callable[[AttentionSpec, Problem, str], Sequence["TritonKernel"]]
+Emit = Callable[[AttentionSpec, "Problem", str], Sequence["TritonKernel"]]
+
+#: Sizes that a call may well have: they decide which reads of captures are proven to lie inside.
+USUAL_BATCH, USUAL_HEADS, USUAL_LENGTH = 2, 8, 4096
+#: Tensors whose head sizes are multiples of this have strides and addresses that are, too.
+ALIGNED = 16
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 PASSES = ("forward", "backward")
@@ -103,8 +109,9 @@ def make_verb(emit: Emit) -> Callable[..., None]:
           attncc compile window.attn --target sm_90 -o pack/
           attncc compile *.attn -t sm_80,sm_90,gfx942 --dtype bf16 --head-dim 64,128 -o pack/
 
-        A program that is started with ATTNCC_PACK=pack/ takes its kernels from there. With ATTNCC_DISABLE_JIT=1 too
-        it compiles nothing, and says so where one is missing. A pack that was interrupted goes on where it stopped.
+        Started with ATTNCC_PACK=pack/, a program takes its kernels from there. With
+        ATTNCC_DISABLE_JIT=1 too it compiles nothing, and says so where one is missing.
+        A pack that was interrupted goes on where it stopped.
         """
         wanted = _read_wanted(target, dtype, head_dim, value_dim, passes, capture_dtype)
         specs = [read_definition(name, read_params(param)).spec for name in variants]
@@ -138,13 +145,15 @@ def _read_wanted(
 
 def requests_of(spec: AttentionSpec, wanted: Wanted) -> Iterator[Request]:
     """Every pass of a variant that is wanted; backward passes with and without gradients of captured tensors."""
+    from attncc.schedule import Problem  # late: it brings the analysis
+
     unknown = wanted.capture_dtypes.keys() - {capture.name for capture in spec.captures}
     captured = tuple(wanted.capture_dtypes.get(one.name, CAPTURED[one.scalar]) for one in spec.captures)
     if unknown:
         raise InputError(f"{spec.name} captures no {', '.join(sorted(unknown))}")
     for target, dtype, head_dim in product(wanted.targets, wanted.dtypes, wanted.head_dims):
         for value_dim in wanted.value_dims or (head_dim,):
-            problem = Problem(dtype=dtype, head_dim=head_dim, value_dim=value_dim, capture_dtypes=captured)
+            problem = Problem(dtype, head_dim, value_dim, USUAL_HEADS, USUAL_HEADS, captured)
             labels = {"variant": spec.name, "dtype": dtype, "head_dim": head_dim, "value_dim": value_dim}
             if "forward" in wanted.passes:
                 yield Request(spec, problem, target, labels | {"pass": "forward"})
@@ -154,9 +163,39 @@ def requests_of(spec: AttentionSpec, wanted: Wanted) -> Iterator[Request]:
 
 
 def _gradients(spec: AttentionSpec) -> list[Gradients]:
+    from attncc.schedule import Gradients  # late, as above
+
     floats = tuple(capture.scalar is Scalar.FLOAT for capture in spec.captures)
     none = tuple(False for _ in floats)
     return [Gradients(captures=captures) for captures in dict.fromkeys((none, floats))]
+
+
+def emit_kernels(spec: AttentionSpec, problem: Problem, target: str) -> list[TritonKernel]:
+    """The kernels that a call runs, where its reads of captures are proven to lie inside, and where they are not."""
+    from attncc.pipeline import lower  # late: the compiler
+    from attncc.schedule import Target
+
+    kernels: dict[tuple[str, str], TritonKernel] = {}
+    for facts in (_usual_facts(spec), None):
+        lowered = lower(spec, replace(problem, facts=facts), Target("triton", "cuda", target))
+        programs = lowered.triton_forward if problem.gradients is None else lowered.triton_backward
+        if programs is None:
+            raise InternalError(f"{spec.name} has no Triton kernels for {target}")
+        program = programs(problem.head_dim % ALIGNED == 0 and problem.value_dim % ALIGNED == 0)
+        for emitted in (*program.passes.values(), *program.lists.values()):
+            kernels.setdefault((emitted.kernel.entry, emitted.kernel.source.digest), emitted.kernel)
+    return list(kernels.values())
+
+
+def _usual_facts(spec: AttentionSpec) -> Facts:
+    """A call of usual sizes; a dimension that the variant leaves open is 1, so that nothing is proven by it."""
+    from attncc.schedule import Facts  # late, as above
+
+    sizes = {"batch": USUAL_BATCH, "heads": USUAL_HEADS, "q_len": USUAL_LENGTH, "kv_len": USUAL_LENGTH, ANY_DIM: 1}
+    shapes = tuple(
+        tuple(dim if isinstance(dim, int) else sizes[dim] for dim in capture.dims) for capture in spec.captures
+    )
+    return Facts(USUAL_BATCH, USUAL_LENGTH, USUAL_LENGTH, shapes, tuple(one.value for one in spec.parameters))
 
 
 def emit_tasks(requests: Sequence[Request], emit: Emit) -> list[Task]:
@@ -267,3 +306,6 @@ def _own_target() -> tuple[str, ...]:
     from attncc.runtime.launch import target_of
 
     return (target_of(),)
+
+
+compile_ahead = make_verb(emit_kernels)

@@ -1,21 +1,33 @@
 import json
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from attncc.commands.app import Verbs
-from attncc.commands.compile import make_verb
+from attncc.commands.compile import Wanted, emit_kernels, emit_tasks, make_verb, requests_of
+from attncc.commands.definition import read_definition
 from attncc.config import settings
 from attncc.errors import UnsupportedError
-from attncc.runtime.cache import default_store
+from attncc.pipeline import lower
+from attncc.runtime.cache import default_store, digest
+from attncc.runtime.op import problem_of
 from attncc.runtime.pack import open_pack
-from attncc.runtime.triton_build import build, forget
-from tests.commands.runner import PACKED, WINDOW, Finished
+from attncc.runtime.triton_build import build, forget, identify
+from attncc.schedule import Gradients, Target
+from tests.commands.runner import PACKED, WINDOW, Finished, attncc
 from tests.runtime.kernels import add_kernel, attend_kernel
 
 pytest.importorskip("triton")
 
+ALIBI = """\
+attn 1
+attention alibi:
+  capture slopes: float[heads]
+  mask = q_idx >= kv_idx
+  score = score - slopes[h] * (q_idx - kv_idx)
+"""
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -94,6 +106,37 @@ def test_a_program_runs_from_the_pack(tmp_path, monkeypatch):
         build(attend_kernel("fp16", 64, tq=32, tk=32), "sm_90")
     default_store.cache_clear()
     forget()
+
+
+@pytest.mark.parametrize("wanted", [None, (True, True, True, False), (True, True, True, True)])
+def test_a_call_runs_a_variant_from_what_the_verb_compiled(tmp_path, wanted):
+    """Whatever the heads, the lengths and the batch of a call, its kernels are those of the pack."""
+    (tmp_path / "alibi.attn").write_text(ALIBI)
+    spec = read_definition("alibi.attn").spec
+    requests = list(requests_of(spec, Wanted(("sm_90",), ("bfloat16",), (64,), (), ("forward", "backward"), {})))
+    emitted = emit_tasks(requests, emit_kernels)
+    known = {digest(identify(task.kernel, task.target, "3.6.0")) for task in emitted}
+    for batch, heads, kv_heads, q_len, kv_len in ((1, 8, 2, 100, 100), (3, 4, 4, 1, 777)):
+        q, k, v = (
+            torch.empty(batch, h, n, 64, dtype=torch.bfloat16) for h, n in ((heads, q_len), *((kv_heads, kv_len),) * 2)
+        )
+        gradients = None if wanted is None else Gradients(*wanted[:3], wanted[3:])
+        problem = problem_of((q, k, v, torch.empty(heads)), (), gradients, 0, 0)
+        lowered = lower(spec, problem, Target("triton", "cuda", "sm_90"))
+        program = (lowered.triton_forward if wanted is None else lowered.triton_backward)(True)
+        for one in (*program.passes.values(), *program.lists.values()):
+            assert digest(identify(one.kernel, "sm_90", "3.6.0")) in known, one.kernel.entry
+
+
+@pytest.mark.slow
+def test_the_verb_itself_compiles_real_kernels(tmp_path):
+    (tmp_path / "alibi.attn").write_text(ALIBI)
+    finished = attncc("compile", "alibi.attn", "-t", "sm_90", "-D", "64", "--pass", "forward", "-j", "1", "-o", "pack")
+    assert finished.code == 0, finished.err
+    pack = open_pack(tmp_path / "pack")
+    assert "forward" in {row["entry"] for row in pack.kernels}
+    assert all(row["spills"] == 0 for row in pack.kernels)
+    assert attncc("cache", "verify", "--folder", "pack").code == 0
 
 
 def test_what_captures_are_reaches_the_emitter():

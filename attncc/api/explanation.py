@@ -18,6 +18,7 @@ from attncc.runtime import tiles
 
 SKIP, PARTIAL, FULL = 0, 1, 2
 MAX_HEADS = 64
+AXES = {"b": "batch", "h": "head", "q_idx": "query", "kv_idx": "key"}
 
 
 def explain_call(call: Call) -> report.Explanation:
@@ -169,8 +170,13 @@ def _gradient(tensor: Tensor, loads: list[Expr]) -> str:
         return "none: a mask is piecewise constant"
     if not tensor.requires_grad:
         return "not asked for"
-    axes = sorted({axis for load in loads for index in load.args for axis in depends(index)})
-    return f"summed over all pairs that read the same element; the index depends on {', '.join(axes) or 'nothing'}"
+    axes = {axis for load in loads for index in load.args for axis in depends(index)}
+    if {"q_idx", "kv_idx"} <= axes:
+        return "what each pair adds is summed at its index, tile by tile in a fixed order"
+    if not axes:
+        return "one sum over all pairs"
+    own, over = ([name for axis, name in AXES.items() if (axis in axes) is owned] for owned in (True, False))
+    return f"one sum for each {' and '.join(own)}, over every {' and '.join(over)}"
 
 
 def _copies(call: Call) -> Iterator[str]:

@@ -14,6 +14,7 @@ from attncc import __version__
 from attncc.commands.arguments import Json
 from attncc.commands.terminal import console, print_json
 from attncc.config import Settings, settings, variable_name
+from attncc.resources import PACKAGE
 
 PACKAGES = ("torch", "triton", "numpy", "safetensors")
 
@@ -30,7 +31,7 @@ def info(as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    for title in ("versions", "devices", "settings"):
+    for title in ("versions", "devices", "folders", "settings"):
         console().print(_table(title, found[title]))
 
 
@@ -40,9 +41,12 @@ def collect() -> dict[str, Any]:
     versions |= {name: _version(name) for name in PACKAGES}
     now, usual = settings(), Settings()
     names = [field.name for field in dataclasses.fields(Settings)]
+    from attncc.runtime.folder import usual_folder
+
     return {
         "versions": versions,
         "devices": _devices(),
+        "folders": {"cache": str(now.cache_dir or usual_folder()), "attncc": str(PACKAGE)},
         "settings": {variable_name(n): _spell(getattr(now, n), getattr(usual, n)) for n in names},
     }
 

@@ -135,11 +135,27 @@ def test_gradients_of_captured_tensors_are_told():
     given = {"x": torch.ones(4, requires_grad=True), "y": torch.ones(33, dtype=torch.int64), "z": torch.ones(33)}
     x, y, z = variant.explain(q, k, v, **given).captures
     assert x.uses == "used in score"
-    assert x.gradient.startswith("summed")
+    assert x.gradient == "one sum for each head, over every batch and query and key"
     assert y.gradient == "none: it holds no floats"
     assert (z.uses, z.gradient) == ("used in mask", "none: a mask is piecewise constant")
     given["x"] = torch.ones(4)
     assert variant.explain(q, k, v, **given).captures[0].gradient == "not asked for"
+
+
+@pytest.mark.parametrize(
+    ("declared", "read", "gradient"),
+    [
+        ("float", "x", "one sum over all pairs"),
+        ("float[5]", "x[3]", "one sum over all pairs"),
+        ("float[batch, q_len]", "x[b, q_idx]", "one sum for each batch and query, over every head and key"),
+        ("float[_]", "x[q_idx - kv_idx + 32]", "what each pair adds is summed at its index, tile by tile in a fixed"),
+    ],
+)
+def test_how_a_gradient_is_summed_is_told(declared, read, gradient):
+    variant = attncc.loads(f"attention a:\n  capture x: {declared}\n  score = score + {read}\n")
+    shape = {"float": (), "float[5]": (5,), "float[batch, q_len]": (2, 33), "float[_]": (65,)}[declared]
+    (x,) = variant.explain(*inputs(), x=torch.ones(shape, requires_grad=True)).captures
+    assert x.gradient.startswith(gradient)
 
 
 def test_what_cannot_be_fingerprinted_is_told():

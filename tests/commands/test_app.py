@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 
@@ -54,6 +55,16 @@ def test_a_real_process_draws_errors_on_standard_error_without_colour(tmp_path):
     finished = run("show", "nowhere.attn", cwd=tmp_path)
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr == "InputError: there is no file nowhere.attn\n"
+
+
+@pytest.mark.parametrize("name", ["sliding_tile", "alibi", "causal_documents"])
+def test_showing_a_gallery_file_takes_less_than_a_second(name, repository):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    finished = run("show", str(repository / "examples" / "gallery" / f"{name}.attn"))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert finished.returncode == 0
+    # the processor's time: the machine may be busy with other tests
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):

@@ -10,6 +10,7 @@ def test_versions_devices_and_settings_are_listed():
     assert found["versions"]["attncc"] == __version__
     assert found["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert "cpu" in found["devices"]
+    assert found["folders"]["cache"] == found["settings"]["ATTNCC_CACHE_DIR"]
     assert found["settings"]["ATTNCC_LOG"] == "not set"
     assert found["settings"]["ATTNCC_CHECK_BOUNDS"] == "auto (default)"
 

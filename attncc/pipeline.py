@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
 from attncc.analysis import TileTest, tile_test
@@ -32,6 +31,7 @@ from attncc.schedule import (
     guard,
     prove_divisions,
     prove_loads,
+    prove_plain_loads,
 )
 from attncc.schedule.triton import Schedules, choose_triton_schedules
 
@@ -65,25 +65,20 @@ class Lowered:
 
 @dataclass(frozen=True)
 class TritonPrograms:
-    """The Triton kernels of one pass, for tensors whose addresses and strides are multiples of 16, or for any."""
+    """The Triton kernels of one pass, each kind made when it is asked for."""
 
     variant: Variant
     schedules: Schedules
     text: str
+    made: dict[tuple[bool, bool], TritonProgram] = field(default_factory=dict)
 
-    @cached_property
-    def aligned(self) -> TritonProgram:
-        """The kernels for aligned tensors."""
-        return emit_program(self.variant, self.schedules, self.text)
-
-    @cached_property
-    def unaligned(self) -> TritonProgram:
-        """The kernels for any tensors."""
-        return emit_program(replace(self.variant, aligned=False), self.schedules, self.text)
-
-    def __call__(self, aligned: bool) -> TritonProgram:
-        """The kernels for tensors of this kind."""
-        return self.aligned if aligned else self.unaligned
+    def __call__(self, aligned: bool = True, wide: bool = False) -> TritonProgram:
+        """The kernels for tensors whose addresses and strides are multiples of 16, or for any; `wide` for sequences
+        of 2 ** 31 elements and more."""
+        if (aligned, wide) not in self.made:
+            variant = replace(self.variant, aligned=aligned, wide=wide)
+            self.made[aligned, wide] = emit_program(variant, self.schedules, self.text)
+        return self.made[aligned, wide]
 
 
 def lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Observe = ignore) -> Lowered:
@@ -135,7 +130,7 @@ def _lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Obser
     can = differentiable(canonical)
     problem = _settled(canonical, can, problem)
     test = _see(observe, "tiles", tile_test)(canonical.mask)
-    guarded = _see(observe, "guard", guard)(canonical, problem.in_bounds, problem.nonzero)
+    guarded = _see(observe, "guard", guard)(canonical, problem.in_bounds, problem.nonzero, problem.plain)
     if target.backend == "triton":
         return _lower_triton(spec, canonical, can, test, guarded, problem, target, observe)
     schedule = _see(observe, "schedule", choose_schedule)(test, problem, target)
@@ -162,15 +157,15 @@ def _lower_triton(
     text = print_spec(spec, names="user")
     bare = Variant(guarded, replace(problem, gradients=None), summarize_mask(guarded.spec.mask))
     forward, backward = TritonPrograms(bare, schedules, text), None
-    observe("forward", forward.aligned.source)
+    observe("forward", forward().source)
     if problem.gradients is not None:
         derivatives = _see(observe, "derive", _derivatives)(guarded.spec, problem.gradients)
         whole = replace(bare, problem=problem, derivatives=derivatives, grad_lse=True)
         backward = TritonPrograms(whole, schedules, text)
-        observe("backward", backward.aligned.source)
+        observe("backward", backward().source)
     tiles = schedules.forward
     schedule = Schedule(tiles.tile_q, tiles.tile_kv, tiles.tile_q * tiles.tile_kv, tiles.reasons)
-    sources = (forward.aligned.source, backward.aligned.source if backward else None)
+    sources = (forward().source, backward().source if backward else None)
     return Lowered(spec, canonical, can, test, schedule, *sources, forward, backward)
 
 
@@ -200,8 +195,13 @@ def _settled(canonical: AttentionSpec, can: tuple[bool, ...], problem: Problem) 
     shapes = {c.name: shape for c, shape in zip(canonical.captures, facts.capture_shapes, strict=True)}
     parameters = {p.name: value for p, value in zip(canonical.parameters, facts.parameters, strict=True)}
     box = call_box(sizes, parameters)
-    proven = (prove_loads(canonical, box, shapes), prove_divisions(canonical, box))
-    return replace(problem, in_bounds=proven[0], nonzero=proven[1], facts=None)
+    return replace(
+        problem,
+        in_bounds=prove_loads(canonical, box, shapes),
+        plain=prove_plain_loads(canonical, box, shapes),
+        nonzero=prove_divisions(canonical, box),
+        facts=None,
+    )
 
 
 def _derivatives(canonical: AttentionSpec, gradients: Gradients) -> Derivatives:

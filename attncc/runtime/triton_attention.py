@@ -20,7 +20,7 @@ from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_gradients import Backward
 from attncc.runtime.triton_kernel import Kernel, make_kernel
 from attncc.runtime.triton_tables import Lister, Tables
-from attncc.runtime.triton_values import Values, aligned, call_values, fit, fit_capture, pointer, strides
+from attncc.runtime.triton_values import Values, aligned, call_values, fit, fit_capture, pointer, strides, wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +35,19 @@ class Loaded:
 
 @dataclass
 class TritonPass:
-    """One pass of a variant on one device. `programs` gives the kernels, for aligned tensors or for any."""
+    """One pass of a variant on one device. `programs` gives the kernels for tensors that are aligned, or wide."""
 
-    programs: Callable[[bool], TritonProgram]
+    programs: Callable[[bool, bool], TritonProgram]
     device: torch.device
-    loaded: dict[bool, Loaded] = field(default_factory=dict)
+    loaded: dict[tuple[bool, bool], Loaded] = field(default_factory=dict)
     tables: Tables = field(default_factory=Tables)
 
-    def load(self, is_aligned: bool) -> Loaded:
+    def load(self, *tensors: Tensor) -> Loaded:
         """The program for such tensors, built at the first call."""
-        found = self.loaded.get(is_aligned)
+        kind = aligned(*tensors), wide(*tensors)
+        found = self.loaded.get(kind)
         if found is None:
-            found = self.loaded[is_aligned] = _load(self.programs(is_aligned), self.device)
+            found = self.loaded[kind] = _load(self.programs(*kind), self.device)
         return found
 
     def forward(
@@ -63,7 +64,7 @@ class TritonPass:
         q, k, v = fit(q), fit(k), fit(v)
         out = empty_like(q, v.shape[3])
         lse, largest, sums = (torch.empty(q.shape[:3], dtype=torch.float32, device=q.device) for _ in range(3))
-        loaded = self.load(aligned(q, k, v, out))
+        loaded = self.load(q, k, v, out)
         held = [fit_capture(capture, q) for capture in captures]
         values = call_values(q, k, v, held, parameters, scale)
         values |= {"out_ptr": pointer(out), "lse_ptr": pointer(lse), **strides("out", out)}
@@ -91,7 +92,7 @@ class TritonPass:
         q, k, v, out, grad_out = fit(q), fit(k), fit(v), fit(out), fit(grad_out)
         grad_q = empty_like(q, q.shape[3])
         grad_k, grad_v = (t.new_empty((q.shape[0], *t.shape[1:])) for t in (k, v))
-        loaded = self.load(aligned(q, k, v, out, grad_out, grad_q, grad_k, grad_v))
+        loaded = self.load(q, k, v, out, grad_out, grad_q, grad_k, grad_v)
         held = [fit_capture(capture, q) for capture in captures]
         values = call_values(q, k, v, held, parameters, scale)
         rows = [torch.empty(largest.shape, dtype=torch.float32, device=q.device) for _ in range(2)]

@@ -6,13 +6,13 @@ here waits for the device.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from attncc.analysis.statistics import Statistic
 from attncc.emit.triton.program import TritonProgram
@@ -84,7 +84,10 @@ class Filled:
 
     def serves(self, captures: Sequence[Tensor], versions: tuple[int, ...] | None) -> bool:
         """Whether these are the captures from which it was made, unchanged."""
-        return versions == self.versions and all(r() is c for r, c in zip(self.captures, captures, strict=True))
+        return versions == self.versions and all(
+            not known[0].expired() and known[0].cdata == now[0].cdata and known[1:] == now[1:]
+            for known, now in zip(self.captures, map(_storage, captures), strict=True)
+        )
 
 
 @dataclass
@@ -109,8 +112,16 @@ class Tables:
         if versions is not None and not capturing:
             if len(self.filled) >= MAX_TABLES:
                 self.filled.pop(next(iter(self.filled)), None)
-            self.filled[key] = Filled(made.values, made.tensors, tuple(map(weakref.ref, watched)), versions)
+            storages = tuple(map(_storage, watched))
+            self.filled[key] = Filled(made.values, made.tensors, storages, versions)
         return made.values
+
+
+def _storage(capture: Tensor) -> tuple[Any, ...]:
+    """What tells a capture from others: its memory, held weakly so that no later tensor can take its place, and how it
+    is laid out there. Python's tensors come and go, and are no guide."""
+    memory = StorageWeakRef(capture.untyped_storage())  # type: ignore[no-untyped-call]  # torch's
+    return memory, capture.dtype, capture.storage_offset(), tuple(capture.shape), capture.stride()
 
 
 def _versions(captures: Sequence[Tensor]) -> tuple[int, ...] | None:

@@ -15,6 +15,8 @@ from attncc.emit.triton.plan import Role
 #: Largest stride of a position that 32-bit offsets inside a tile can take.
 MAX_STRIDE: Final = 1 << 22
 ALIGNMENT: Final = 16
+#: Elements that 32-bit offsets reach, less what the last tile may add.
+MAX_SPAN: Final = (1 << 31) - (1 << 30)
 _NUMBERED: Final = frozenset(
     ("capture", "capture_stride", "capture_size", "parameter", "grad_sum", "statistic_stride")
     + ("statistic_min", "statistic_max", "statistic_nan")
@@ -48,6 +50,11 @@ def aligned(*tensors: Tensor) -> bool:
     return all(
         tensor.data_ptr() % ALIGNMENT == 0 and not any(s % ALIGNMENT for s in tensor.stride()[:3]) for tensor in tensors
     )
+
+
+def wide(*tensors: Tensor) -> bool:
+    """Whether a sequence of some head spans so many elements that positions in it need 64 bits."""
+    return any(tensor.shape[2] * tensor.stride(2) > MAX_SPAN for tensor in tensors)
 
 
 def pointer(tensor: Tensor) -> Any:

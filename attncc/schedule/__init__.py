@@ -2,7 +2,7 @@
 
 from attncc.schedule.choose import Schedule, choose_schedule
 from attncc.schedule.guards import Guarded, guard, size_name
-from attncc.schedule.loads import call_box, divisions_of, loads_of, prove_divisions, prove_loads
+from attncc.schedule.loads import call_box, divisions_of, loads_of, prove_divisions, prove_loads, prove_plain_loads
 from attncc.schedule.target import TORCH_CPU, Facts, Gradients, Problem, Target
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "loads_of",
     "prove_divisions",
     "prove_loads",
+    "prove_plain_loads",
     "size_name",
 ]

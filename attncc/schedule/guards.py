@@ -31,20 +31,25 @@ from attncc.schedule.loads import divisions_of, loads_of
 class Guarded:
     """A spec whose mask shows the pairs in doubt, and never divides by 0; `beyond` says which pairs those are.
 
-    `unproven` are the reads whose indices have to be held inside their tensor.
+    `unproven` are the reads whose indices have to be held inside their tensor, `plain` those whose indices are proven
+    to lie inside and not to be negative.
     """
 
     spec: AttentionSpec
     beyond: Expr = FALSE
     unproven: frozenset[Expr] = frozenset()
+    plain: frozenset[Expr] = frozenset()
 
 
-def guard(spec: AttentionSpec, in_bounds: frozenset[int], nonzero: frozenset[int]) -> Guarded:
+def guard(
+    spec: AttentionSpec, in_bounds: frozenset[int], nonzero: frozenset[int], plain: frozenset[int] = frozenset()
+) -> Guarded:
     """The spec with guards for all loads and divisions but those whose numbers are given as proven."""
     loads = {load for i, load in enumerate(loads_of(spec)) if i not in in_bounds and load.args}
     divisions = {division for i, division in enumerate(divisions_of(spec)) if i not in nonzero}
+    never_negative = {load for i, load in enumerate(loads_of(spec)) if i in plain}
     if not loads and not divisions:
-        return Guarded(spec)
+        return Guarded(spec, plain=frozenset(never_negative))
     doubts = dict.fromkeys(postorder(spec.score, spec.mask), FALSE)
     held: dict[Expr, Expr] = {}
     for expr in doubts:
@@ -55,7 +60,9 @@ def guard(spec: AttentionSpec, in_bounds: frozenset[int], nonzero: frozenset[int
         held[expr] = with_args(expr, args)
     safe = replace(spec, score=held[spec.score], mask=disjunction(held[spec.mask], doubts[spec.mask]))
     beyond = disjunction(doubts[spec.mask], doubts[spec.score])
-    return Guarded(safe, beyond, frozenset(held[load] for load in loads))
+    return Guarded(
+        safe, beyond, frozenset(held[load] for load in loads), frozenset(held[load] for load in never_negative)
+    )
 
 
 def size_name(capture: str, dim: int) -> str:

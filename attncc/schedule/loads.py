@@ -43,6 +43,18 @@ def prove_loads(spec: AttentionSpec, box: Box, shapes: Mapping[str, Sequence[int
     )
 
 
+def prove_plain_loads(spec: AttentionSpec, box: Box, shapes: Mapping[str, Sequence[int]]) -> frozenset[int]:
+    """The numbers of the loads whose indices all lie in [0, n - 1], so that none counts from the end."""
+    return frozenset(
+        number
+        for number, load in enumerate(loads_of(spec))
+        if all(
+            _inside(index, size, box) and bounds(index, box).lo >= 0
+            for index, size in zip(load.args, shapes[str(load.value)], strict=True)
+        )
+    )
+
+
 def prove_divisions(spec: AttentionSpec, box: Box) -> frozenset[int]:
     """The numbers of the divisions whose divisor is nowhere 0."""
     found = [bounds(division.args[1], box) for division in divisions_of(spec)]

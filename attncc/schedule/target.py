@@ -40,8 +40,9 @@ class Problem:
 
     dtypes are torch's names, such as `float32`; `capture_dtypes` follow the spec. `facts` are those of a call, where
     one is at hand: the pipeline draws `in_bounds` from them, the loads (by their number in the canonical spec, see
-    `attncc.schedule.loads`) whose indices are proven, and `nonzero`, the divisions by what is not 0; all others are
-    guarded. `gradients` is None where no backward pass is wanted. `tile_q` and `tile_kv` are the caller's.
+    `attncc.schedule.loads`) whose indices are proven, `plain`, those of them that are never negative, and `nonzero`,
+    the divisions by what is not 0; all others are guarded. `gradients` is None where no backward pass is wanted.
+    `tile_q` and `tile_kv` are the caller's.
     """
 
     dtype: str = "float32"
@@ -51,6 +52,7 @@ class Problem:
     kv_heads: int = 1
     capture_dtypes: tuple[str, ...] = ()
     in_bounds: frozenset[int] = frozenset()
+    plain: frozenset[int] = frozenset()
     nonzero: frozenset[int] = frozenset()
     gradients: Gradients | None = None
     tile_q: int | None = None

@@ -116,12 +116,15 @@ class Captures:
     names: Mapping[str, str]
     dtypes: Mapping[str, str]
     unproven: frozenset[Expr]
+    plain: frozenset[Expr]
     box: Box
     ranks: set[int] = field(default_factory=set)
 
     def is_plain(self, load: Expr) -> bool:
         """Whether a read needs neither a guard nor the size to count from the end."""
-        return load not in self.unproven and all(_non_negative(arg, self.box) for arg in load.args)
+        return (
+            load in self.plain or load not in self.unproven and all(_non_negative(arg, self.box) for arg in load.args)
+        )
 
     def read(self, load: Expr, index: Sequence[Text]) -> str:
         """The text that reads one element."""

@@ -49,13 +49,15 @@ CHUNK: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What the kernels of one variant are drawn from. `aligned` promises addresses and strides divisible by 16."""
+    """What the kernels of one variant are drawn from. `aligned` promises addresses and strides divisible by 16;
+    `wide` takes sequences of 2 ** 31 elements and more."""
 
     guarded: Guarded
     problem: Problem
     shape: MaskShape
     derivatives: Derivatives | None = None
     aligned: bool = True
+    wide: bool = False
     grad_lse: bool = False
 
     @property
@@ -149,7 +151,7 @@ def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str]
         "tile_order": _longest_first(variant.spec),
         "q_mask": edge_mask("q_row", "q_len", "in_head", problem.head_dim),
         "out_mask": edge_mask("q_row", "q_len", "in_value", problem.value_dim),
-        **_loop_values(draft, tiles, drawn.loops, problem),
+        **_loop_values(draft, tiles, drawn.loops, variant),
     }
     dtype = pointer_type(problem.dtype)
     own = [pointer(f"{name}_ptr", dtype, variant.aligned) for name in ("q", "k", "v", "out")]
@@ -193,7 +195,7 @@ def backward_q(variant: Variant, schedule: TritonSchedule, docstring: Sequence[s
         "out_mask": edge_mask("q_row", "q_len", "in_value", problem.value_dim),
         "sum_starts": [f"grad_sum{i} = tl.zeros([TILE_Q], tl.float32)" for i in range(len(sums))],
         "sum_stores": [f"tl.store(grad_sum{i}_ptr + at, grad_sum{i}, mask=q_row < q_len)" for i in range(len(sums))],
-        **_loop_values(draft, tiles, drawn.loops, problem),
+        **_loop_values(draft, tiles, drawn.loops, variant),
     }
     return Drawn(values, _backward_arguments(variant, ("grad_q_ptr",), extra, ("dq",)))
 
@@ -216,7 +218,7 @@ def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[
         "v_mask": edge_mask("kv_row", "kv_len", "in_value", problem.value_dim),
         "sum_starts": [f"grad_sum{i} = tl.zeros([TILE_KV], tl.float32)" for i in range(len(sums))],
         "sum_stores": [store.format(i) for i in range(len(sums))],
-        **_loop_values(draft, tiles, drawn.loops, problem),
+        **_loop_values(draft, tiles, drawn.loops, variant),
     }
     return Drawn(values, _backward_arguments(variant, ("grad_k_ptr", "grad_v_ptr"), extra, ("dk", "dv")))
 
@@ -233,7 +235,7 @@ def backward_pairs(variant: Variant, schedule: TritonSchedule, docstring: Sequen
         "arguments": argument_lines(extra),
         "q_mask": edge_mask("q_row", "q_len", "in_head", problem.head_dim),
         "out_mask": edge_mask("q_row", "q_len", "in_value", problem.value_dim),
-        **_loop_values(draft, tiles, drawn.loops, problem),
+        **_loop_values(draft, tiles, drawn.loops, variant),
     }
     arguments = (*_backward_arguments(variant, (), extra, ()), *map(size, ("first_tile", "chunk_tiles")))
     return Drawn(values, arguments)
@@ -249,7 +251,7 @@ def backward_diagonal(variant: Variant, schedule: TritonSchedule, docstring: Seq
     place = Place("test", EVERYTHING)
     visit = draft.printer.print((place,), test.visit)[test.visit].text
     extra = [*draft.capture_arguments(*drawn.roots, test.visit), *tables, *_sum_arguments(sums)]
-    loops = _loop_values(draft, tiles, drawn.loops, problem)
+    loops = _loop_values(draft, tiles, drawn.loops, variant)
     turn = "tl.gather(grad_sum{0}, turned, 1)"
     stores = [
         line.format(i)
@@ -269,7 +271,7 @@ def backward_diagonal(variant: Variant, schedule: TritonSchedule, docstring: Seq
             "sum_stores": stores,
             "test": [*reads, *draft.printer.lines["test"]],
             "visit": visit,
-            "walk": {**drawn.loops[0], **load_lines(problem, True)},
+            "walk": {**drawn.loops[1], **load_lines(problem, True, variant.wide)},
         }
     )
     return Drawn(values, _backward_arguments(variant, (), extra, ()))
@@ -340,7 +342,7 @@ def _read_statistic(statistic: Statistic, word: str, tile: str) -> str:
 
 
 def _loop_values(
-    draft: Draft, tiles: Visits, loops: Sequence[Mapping[str, object]], problem: Problem
+    draft: Draft, tiles: Visits, loops: Sequence[Mapping[str, object]], variant: Variant
 ) -> dict[str, object]:
     """What the loops of a template and the lines before them are told."""
     lines = draft.printer.lines
@@ -354,7 +356,7 @@ def _loop_values(
         "visits": tiles.before,
         "folds_scale": not loops[0]["exponent"],
         "uses_scale_log2": not loops[0]["exponent"] or any("scale_log2" in text for text in map(str, texts)),
-        "walks": [{**loop, **load_lines(problem, bool(loop["masked"]))} for loop in loops],
+        "walks": [{**loop, **load_lines(variant.problem, bool(loop["masked"]), variant.wide)} for loop in loops],
     }
 
 

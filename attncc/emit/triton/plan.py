@@ -30,7 +30,7 @@ from attncc.emit.triton.expressions import (
     rows,
     to_base_2,
 )
-from attncc.emit.triton.spelling import HELPERS
+from attncc.emit.triton.spelling import HELPERS, SHORT_HELPERS
 from attncc.emit.triton.visits import Visits
 from attncc.ir import FALSE, SCORE, Expr, Op, apply, const, postorder
 from attncc.ir.syntax import Level
@@ -87,7 +87,7 @@ class Draft:
             p.name: namer.take(p.name if readable else f"parameter{i}") for i, p in enumerate(spec.parameters)
         }
         dtypes = dict(zip((c.name for c in spec.captures), problem.capture_dtypes, strict=True))
-        self.captures = Captures(self.names, dtypes, guarded.unproven, index_box(spec))
+        self.captures = Captures(self.names, dtypes, guarded.unproven, guarded.plain, index_box(spec))
         origins = spec.origins if readable else {}
         self.printer = TritonPrinter(namer, {**LEAVES, **self.parameters, **self.sizes()}, self.captures, origins)
 
@@ -123,6 +123,7 @@ class Draft:
         """The functions that the lines call, and those that these call, as lines of their own."""
         text = "\n".join(map(str, lines))
         sources = {f"read{rank}": read_helper(rank) for rank in sorted(self.captures.ranks)} | HELPERS
+        sources |= SHORT_HELPERS if self.problem.dtype in ("bfloat16", "float16") else {}
         used = [source for name, source in sources.items() if f"{name}(" in text]
         return [line for source in used for line in ("\n" + source.strip("\n")).split("\n") or ()]
 
@@ -156,7 +157,7 @@ def draw_loops(
     flows = (derivatives.by_score,) if derivatives is not None else ()
     roots = (exponent, *by_load.values(), *flows)
     flows = () if take is not SUM_ROWS else flows
-    loops = tuple(_draw_loop(draft, owned, masked, tiles, exponent, flows, by_load, take) for masked in (True, False))
+    loops = tuple(_draw_loop(draft, owned, masked, tiles, exponent, flows, by_load, take) for masked in (False, True))
     return Loops(loops, (*roots, spec.mask))
 
 
@@ -255,17 +256,18 @@ def _quoted(lines: Sequence[str]) -> list[str]:
     return [f'"""{first}', *rest, '"""'] if rest else [f'"""{first}"""']
 
 
-def load_lines(problem: Problem, masked: bool) -> dict[str, list[str]]:
+def load_lines(problem: Problem, masked: bool, wide: bool) -> dict[str, list[str]]:
     """The loads of a step. Rows past the end are guarded where the loop may reach there, and columns past the head."""
     head, value = (padded(problem.head_dim), "in_head"), (padded(problem.value_dim), "in_value")
     keys, queries = "kv_row < kv_len", "q_row < q_len"
+    key, query = (f"{row}[:, None]{'.to(tl.int64)' if wide else ''}" for row in ("kv_row", "q_row"))
     rows = [("lse2", 'float("inf")'), ("delta", "0.0")]
     guard = f"mask={queries}, other=" if masked else ""
     return {
-        "load_k": [_load("k", "k", "kv_start", keys if masked else None, *head)],
-        "load_v": [_load("v", "v", "kv_start", keys if masked else None, *value)],
-        "load_q": [_load("q", "q", "q_start", queries if masked else None, *head)],
-        "load_do": [_load("do", "do", "q_start", queries if masked else None, *value)],
+        "load_k": [_load("k", key, keys if masked else None, *head)],
+        "load_v": [_load("v", key, keys if masked else None, *value)],
+        "load_q": [_load("q", query, queries if masked else None, *head)],
+        "load_do": [_load("do", query, queries if masked else None, *value)],
         "load_rows": [
             f"{name} = tl.load({name}_ptr + head_rows + q_row{f', {guard}{other}' if masked else ''})[None, :]"
             for name, other in rows
@@ -273,11 +275,12 @@ def load_lines(problem: Problem, masked: bool) -> dict[str, list[str]]:
     }
 
 
-def _load(name: str, stride: str, start: str, row: str | None, pad: bool, dim: str) -> str:
+def _load(name: str, position: str, row: str | None, pad: bool, dim: str) -> str:
     terms = [f"({row})[:, None]"] if row else []
     terms += [dim] if pad else []
     guard = f", mask={' & '.join(terms)}, other=0.0" if terms else ""
-    return f"{name}_tile = tl.load({name}_base + {start}.to(tl.int64) * {stride}_stride_n + {name}_offset{guard})"
+    dims = "dims" if name in ("q", "k") else "value_dims"
+    return f"{name}_tile = tl.load({name}_base + {position} * {name}_stride_n + {dims}[None, :]{guard})"
 
 
 def padded(dim: int) -> bool:

@@ -54,12 +54,20 @@ _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def available() -> str | None:
-    """None if kernels can be compiled here, otherwise why not."""
-    if triton_version.version() is None:
+    """None if this machine can have Triton kernels, compiled or from a pack; otherwise why not.
+
+    Where ATTNCC_DISABLE_JIT is set they are available: a call whose kernels are missing is refused, not run otherwise.
+    """
+    if triton_version.version() is None and settings().pack is None:
         return "Triton is not installed"
+    return None
+
+
+def compile_refusal() -> str | None:
+    """None if kernels may be compiled here, otherwise why not."""
     if settings().disable_jit:
         return "ATTNCC_DISABLE_JIT forbids it"
-    return None
+    return "Triton is not installed" if triton_version.version() is None else None
 
 
 def identify(kernel: TritonKernel, target: str, triton: str | None) -> dict[str, Any]:
@@ -135,7 +143,7 @@ def _find_or_compile(kernel: TritonKernel, target: str, key: str) -> Built:
     entry = store.load(key)
     if entry is not None:
         return unpack(entry)
-    _check_available(kernel, target)
+    _check_compilable(kernel, target)
     with store.lock(key):
         entry = store.load(key)
         if entry is not None:  # another process built it meanwhile
@@ -148,8 +156,8 @@ def _find_or_compile(kernel: TritonKernel, target: str, key: str) -> Built:
     return unpack(made)
 
 
-def _check_available(kernel: TritonKernel, target: str) -> None:
-    reason = available()
+def _check_compilable(kernel: TritonKernel, target: str) -> None:
+    reason = compile_refusal()
     if reason is None:
         return
     places = f"the pack {settings().pack} and the cache" if settings().pack is not None else "the cache"

@@ -18,7 +18,7 @@ from attncc.runtime import packing, triton_version
 from attncc.runtime.cache import default_store
 from attncc.runtime.pack import INDEX, open_pack
 from attncc.runtime.packing import Done, Task, write_pack
-from attncc.runtime.triton_build import build, forget
+from attncc.runtime.triton_build import available, build, forget
 from tests.runtime.kernels import add_kernel, attend_kernel, broken_kernel
 
 pytest.importorskip("triton")
@@ -131,6 +131,7 @@ def test_a_program_runs_from_the_pack_and_fails_clearly_on_anything_else(pack):
 
 def test_a_pack_is_found_by_the_triton_that_made_it(pack, monkeypatch):
     monkeypatch.setattr(triton_version, "version", lambda: None)
+    assert available() is None
     assert build(add_kernel(), "sm_80").binary
     monkeypatch.setattr(triton_version, "version", lambda: "99.0")
     assert build(add_kernel(tile=256), "sm_90").binary

@@ -96,6 +96,8 @@ class Dispatch(TorchFunctionMode):
             given = row.signature.bind(*args, **_renamed(kwargs, row)).arguments
         except TypeError as error:
             self.tracer.refuse(f"`{shown(name)}` is called in a way that cannot be compiled: {error}")
+        if name == "prelu" and getattr(given["weight"], "shape", ()) == (1,):
+            given["weight"] = self._index(given["weight"], 0)
         read = name in ("pow", "__pow__", "__rpow__", "float_power")  # a power that is known is a product
         operands = {
             key: self.grid(each, read) for key, each in given.items() if key in row.operands and each is not None

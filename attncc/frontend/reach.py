@@ -66,6 +66,7 @@ FAMILIES: Final[tuple[tuple[type, Visit], ...]] = (
     (dict, plain.visit_mapping),
     (type, visit_class),
     (torch.nn.Module, visit_object),
+    (types.SimpleNamespace, visit_object),
 )
 
 _HINTS: dict[tuple[object, ...], Hint] = {}

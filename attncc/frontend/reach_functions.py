@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import functools
 import sys
 import types
@@ -254,11 +255,16 @@ def visit_sequence(walk: Walk, value: Any, name: str) -> object:
     walk.facts += type(value), len(value)
     fixed = isinstance(value, list) and walk.changes
     walk.pinned += fixed
-    items = [walk.visit(each, f"{name}{i}") for i, each in enumerate(value)]
+    names = getattr(value, "_fields", None) or [f"{name}{i}" for i in range(len(value))]
+    items = [walk.visit(each, title) for each, title in zip(value, names, strict=True)]
     walk.pinned -= fixed
     if walk.pinned or walk.substitute is None or all(new is old for new, old in zip(items, value, strict=True)):
         return value
-    rebuilt = items if type(value) is list else tuple.__new__(type(value), items)
+    if isinstance(value, tuple):
+        rebuilt: Any = tuple.__new__(type(value), items)
+    else:
+        rebuilt = copy.copy(value)
+        rebuilt[:] = items
     walk.replace(value, rebuilt)
     return rebuilt
 
@@ -280,7 +286,11 @@ def visit_mapping(walk: Walk, value: Any, name: str) -> object:
     walk.pinned -= fixed
     if walk.pinned or walk.substitute is None or all(items[key] is value[key] for key in value):
         return value
-    rebuilt = types.MappingProxyType(items) if isinstance(value, types.MappingProxyType) else type(value)(items)
+    if isinstance(value, types.MappingProxyType):
+        rebuilt: Any = types.MappingProxyType(items)
+    else:
+        rebuilt = copy.copy(value)
+        rebuilt.update(items)
     walk.replace(value, rebuilt)
     return rebuilt
 

@@ -7,9 +7,10 @@ those of the class, so the numbers that they close over are facts, not parameter
 from __future__ import annotations
 
 import functools
+import sys
 import types
 import weakref
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 
@@ -26,14 +27,16 @@ UNREAD: Final = frozenset(
         *("__replace__", "__annotate_func__"),
     )
 )
+#: What reads an attribute where the object itself keeps it.
+SLOTS: Final = (types.MemberDescriptorType, types.GetSetDescriptorType, type(NamedTuple("Pair", [("x", int)]).x))  # type: ignore[attr-defined]
 HEAP_TYPE: Final = 1 << 9
 #: Where a module keeps what looks like its attributes.
 MODULE_TABLES: Final = ("_parameters", "_buffers", "_modules")
 
 
 def visit_class(walk: Walk, value: type, name: str) -> object:
-    """A class as a value: it may be called, so its constructor counts."""
-    _class(walk, value, True)
+    """A class as a value: it may be called, so its constructor counts; not the one that `super()` means."""
+    _class(walk, value, name != "__class__")
     return value
 
 
@@ -163,8 +166,9 @@ def _class(walk: Walk, cls: type, called: bool) -> None:
             continue
         # Weakly: a class may hold tensors.
         walk.facts.append(weakref.ref(base))
+        standard = base.__module__ in sys.stdlib_module_names
         for name, member in base.__dict__.items():
-            if name in walk.names or _is_special(name, member, called):
+            if name in walk.names or (not standard and _is_special(name, member, called)):
                 walk.facts.append(name)
                 _visit_member(walk, name, member)
     if not is_pure(type(cls).__module__):
@@ -193,7 +197,7 @@ def _visit_member(walk: Walk, name: str, member: Any) -> None:
         member = member.fget
     elif isinstance(member, functools.cached_property):
         member = member.func
-    elif isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType):
+    elif isinstance(member, SLOTS):
         walk.facts.append("slot")
         return
     walk.pin(member, name)

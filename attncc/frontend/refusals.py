@@ -51,14 +51,15 @@ def spelling(func: Any) -> str:
         packet = func.overloadpacket if isinstance(func, torch._ops.OpOverload) else func
         space, _, plain = str(packet).rpartition(".")
         return plain if space in ("aten", "prims") else f"{space}::{plain}"
-    return str(name)
+    # As a method it takes its arguments in another order.
+    return "Tensor.where" if func is torch.Tensor.where else str(name)
 
 
 def shown(name: str) -> str:
     """A torch function as users write it."""
     if name.startswith("get "):
         return f".{name[4:]}"
-    return name if name.startswith("__") or "::" in name else f"torch.{name}"
+    return name if name.startswith(("__", "Tensor.")) or "::" in name else f"torch.{name}"
 
 
 def nearest(name: str) -> str:

@@ -202,6 +202,11 @@ def _chosen(condition: Expr, input: Expr, other: Expr) -> Expr:
     return where(condition, input, other)
 
 
+@means("Tensor.where")
+def _kept(input: Expr, condition: Expr, other: Expr) -> Expr:
+    return where(condition, input, other)
+
+
 @means("masked_fill")
 def _filled(input: Expr, mask: Expr, value: Expr) -> Expr:
     return where(mask, _like(value, input), input)

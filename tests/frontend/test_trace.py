@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import enum
 import functools
 import math
 import operator
-from collections.abc import Callable
+import threading
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import and_masks, noop_mask, or_masks
 
-from attncc.frontend import trace, trace_functions
+from attncc.frontend import fingerprint, trace, trace_functions
 from attncc.ir import Op, Scalar, postorder
 from attncc.ir.text import print_spec
 from tests.frontend.oracle import agree, read, value
@@ -312,7 +317,7 @@ class Module(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(table(4, 32))
         self.register_buffer("documents", DOCUMENTS)
-        self.activation = nn.LeakyReLU(0.3)
+        self.activation = nn.Sequential(nn.LeakyReLU(0.3), nn.PReLU().double(), nn.Dropout(0.5).eval())
         self.table = nn.Embedding(12, 2).double()
         self.gains = nn.ParameterList([nn.Parameter(table(4)), nn.Parameter(table(4))])
         self.inner = nn.ModuleDict({"scale": Scale(5)})
@@ -397,8 +402,102 @@ FORMS: dict[str, Callable[[], Any]] = {
     "decorated": lambda: under_a_decorator,
     "cached helper": lambda: with_cached_helper,
     "slots": lambda: with_settings(Settings(3, 0.5, SLOPES)),
+    "super": lambda: Derived().score_mod,
+    "objects": lambda: with_objects(
+        Pair(3, SLOPES), Level.HIGH, Odd(), argparse.Namespace(window=3), types.SimpleNamespace(window=4)
+    ),
+    "dictionaries": lambda: with_dictionaries(
+        collections.defaultdict(int, reach=3), collections.OrderedDict(slopes=SLOPES)
+    ),
+    "recursion and generators": lambda: with_recursion_and_generators,
     "list in a closure": lambda: in_containers([SLOPES, SLOPES * 2], {"a": (1, 2.5)}),
 }
+
+
+class Base:
+    """A class with a number and a method that a subclass extends."""
+
+    factor = 2
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Derived(Base):
+    """Uses `super()`."""
+
+    def __init__(self) -> None:
+        self.shift = 5
+        self.lock = threading.Lock()
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return super().scaled(x) + self.shift
+
+    def score_mod(self, score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return self.scaled(score) + super().scaled(q_idx)
+
+
+class Pair(NamedTuple):
+    """A named tuple."""
+
+    reach: int
+    table: Tensor
+
+
+class Level(enum.IntEnum):
+    """An enumeration."""
+
+    LOW = 3
+    HIGH = 4
+
+
+class Odd:
+    """Answers to operators."""
+
+    def __getitem__(self, i: Tensor) -> Tensor:
+        return SLOPES[i] * 2
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((1, 2, 3))
+
+
+def with_objects(pair: Pair, level: Level, odd: Odd, settings: argparse.Namespace, plain: types.SimpleNamespace) -> Any:
+    """A closure over all of them."""
+
+    def score_mod(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        score = score * pair.reach + pair.table[h] + odd[h] + len(odd) + sum(odd)
+        match level:
+            case Level.HIGH:
+                score = score * level
+        return score * settings.window + plain.window
+
+    return score_mod
+
+
+def with_dictionaries(numbers: dict[str, int], tables: dict[str, Tensor]) -> Any:
+    """A closure over mappings of other types."""
+
+    def score_mod(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return score * numbers["reach"] + tables["slopes"][h]
+
+    return score_mod
+
+
+def factorial(n: int) -> int:
+    return 1 if n <= 1 else n * factorial(n - 1)
+
+
+def rows(count: int) -> Iterator[Tensor]:
+    for i in range(count):
+        yield SLOPES[i]
+
+
+def with_recursion_and_generators(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+    made = Pair(3, SLOPES)
+    return score * factorial(WINDOW) + sum(rows(WINDOW)) + made.table[h] * made.reach
 
 
 def in_containers(tables: list[Tensor], numbers: dict[str, tuple[int, float]]) -> Callable[..., Tensor]:
@@ -414,7 +513,9 @@ def in_containers(tables: list[Tensor], numbers: dict[str, tuple[int, float]]) -
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_function_agrees_with_itself(form: str) -> None:
-    agree(FORMS[form]())
+    function = FORMS[form]()
+    agree(function)
+    assert fingerprint(function, None) is not None
 
 
 def test_sizes_come_by_name_after_the_arguments() -> None:

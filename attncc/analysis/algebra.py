@@ -83,7 +83,7 @@ def _witness(condition: Expr, tries: int) -> tuple[dict[str, int], int | None] |
     captured = reads_captures(condition)
     best: tuple[dict[str, int], int | None] | None = None
     left = tries
-    for values, seed in draw_numbers(names, tries):
+    for values, seed in draw_numbers(condition, tries):
         load = pretended(condition, seed) if captured else None
         try:
             found = holds(*(values[name] for name in names), load=load)[0]

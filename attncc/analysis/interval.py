@@ -25,6 +25,8 @@ ROUNDING: Final = (2.0**-21, 2.0**-126)
 FUNCTION_ERROR: Final = (2.0**-10, 2.0**-20)
 #: Relative and absolute error of rounding to a narrow dtype, and the size beyond which the result may be infinite.
 NARROW_ERROR: Final = {"bfloat16": (2.0**-7, 2.0**-120, 3.3e38), "float16": (2.0**-9, 2.0**-23, 65000.0)}
+#: Below the largest float32.
+FLOAT32_LARGEST: Final = 3.3e38
 #: Integers are exact in float32 up to here.
 FLOAT32_EXACT: Final = 2**24
 
@@ -66,7 +68,10 @@ def outward(n: Numbers, interval: Interval, error: tuple[float, float] = ROUNDIN
         if isinstance(bound, float) and abs(bound) == INF:
             return bound
         step = n.add(n.mul(n.max(bound, n.neg(bound)), n.const(error[0]), False), n.const(error[1]))
-        return n.add(bound, n.neg(step) if sign < 0 else step)
+        wide = n.add(bound, n.neg(step) if sign < 0 else step)
+        # a float32 beyond the largest one is infinite
+        beyond = n.lt(wide, n.const(-FLOAT32_LARGEST)) if sign < 0 else n.lt(n.const(FLOAT32_LARGEST), wide)
+        return n.where(beyond, n.const(sign * INF), wide)
 
     return Interval(moved(interval.lo, -1), moved(interval.hi, 1), interval.nan)
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from attncc.analysis.affine import Remainders
+from attncc.analysis.compiled import names_of
 from attncc.analysis.conditions import conjunctions, normal_condition
 from attncc.analysis.linear import Form, atom_form, form_of
 from attncc.analysis.logic import literal_form
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN
-from attncc.ir import BATCH, HEADS, KV_IDX, KV_LEN, Q_IDX, Q_LEN, B, Expr, H, Op, apply, const
+from attncc.ir import BATCH, HEADS, KV_IDX, KV_LEN, Q_IDX, Q_LEN, B, Expr, H, Op, apply, const, postorder
 
 #: Inequalities that hold in every call: (smaller, larger, distance): smaller + distance <= larger.
 ALWAYS: Final = (
@@ -37,6 +38,8 @@ TRIED: Final = (0, 1, 2, 3, 4, 5, 7, 8, -1, 16, 64)
 #: Conjunctions and inequalities beyond which a proof is given up.
 MAX_CASES: Final = 48
 MAX_ROWS: Final = 120
+#: Constants of a condition up to this are tried as sizes and positions.
+LARGEST_CONSTANT: Final = 1 << 20
 #: Sizes that a search tries.
 SIZES: Final = (1, 2, 3, 5, 8, 13, 24)
 
@@ -204,20 +207,25 @@ def _tightened(row: Row) -> Row:
     return Row(Form({m: c // divisor for m, c in row.form.terms.items()}, row.form.constant // divisor), row.shares)
 
 
-def draw_numbers(names: Sequence[str], tries: int, seed: int = 0) -> Iterator[tuple[dict[str, int], int]]:
-    """Random small values for inputs and parameters, positions inside sizes, each with a seed for captured tensors."""
+def draw_numbers(condition: Expr, tries: int, seed: int = 0) -> Iterator[tuple[dict[str, int], int]]:
+    """Random values for the condition's inputs and parameters, positions inside sizes, each with a seed for captured
+    tensors. Small numbers, and numbers beside multiples of the constants that the condition mentions."""
+    names = names_of(condition)
+    found = {abs(e.value) for e in postorder(condition) if e.op is Op.CONST and type(e.value) is int}
+    constants = sorted(c for c in found if 1 < c <= LARGEST_CONSTANT)
     r = random.Random(seed)
     for _ in range(tries):
-        yield _numbers(r, names), r.randrange(1 << 30)
+        yield _numbers(r, names, constants if r.random() < 0.5 else []), r.randrange(1 << 30)
 
 
-def _numbers(r: random.Random, names: Sequence[str]) -> dict[str, int]:
+def _numbers(r: random.Random, names: Sequence[str], constants: Sequence[int]) -> dict[str, int]:
     """Random values: sizes first, positions and tiles inside them."""
+    sizes = (*SIZES, *(c * k + d for c in constants for k in (1, 2, 3) for d in (0, 1)))
     values = {
         "batch": r.randrange(1, 4),
         "heads": r.randrange(1, 9),
-        "q_len": r.choice(SIZES),
-        "kv_len": r.choice(SIZES),
+        "q_len": r.choice(sizes),
+        "kv_len": r.choice(sizes),
     }
     if r.random() < 0.5:
         values["kv_len"] = values["q_len"]
@@ -225,13 +233,14 @@ def _numbers(r: random.Random, names: Sequence[str]) -> dict[str, int]:
     for side in ("q", "kv"):
         size = values[f"{side}_len"]
         start = r.randrange(size)
+        if constants and r.random() < 0.7:
+            start = min(max(r.choice(constants) * r.randrange(4) + r.choice((-1, 0, 1)), 0), size - 1)
         stop = min(size, start + r.choice((1, 2, 4, 8)))
         values[f"{side}_min"], values[f"{side}_max"] = start, stop - 1
-        inside = "q_min" in names or "kv_min" in names
-        values[f"{side}_idx"] = r.randrange(start, stop) if inside else r.randrange(size)
+        values[f"{side}_idx"] = r.randrange(start, stop)
     for name in names:
         if name not in values:
-            values[name] = r.choice(TRIED)
+            values[name] = r.choice((*TRIED, *constants))
     return values
 
 

@@ -195,9 +195,9 @@ class ExprNumbers:
         return self.le(self.add(a, const(1)), b)
 
     def _float_order(self, op: Op, a: Expr, b: Expr) -> Expr:
-        """A comparison of Floats as it stands, so that NaN makes it false; True where an infinity decides."""
+        """A comparison of Floats as it stands, so that NaN makes it false; decided where one side is out of reach."""
         for bound, other in ((a, b), (b, a)):
-            if bound.op is Op.CONST and abs(_number(bound)) == INF and self.magnitude(other) <= FINITE_BITS:
+            if bound.op is Op.CONST and abs(_number(bound)) > 2**FINITE_BITS and self.magnitude(other) <= FINITE_BITS:
                 return const((_number(bound) < 0) == (bound is a))
         return apply(op, a, b)
 

@@ -1,4 +1,4 @@
-"""Ranges hold every visible pair, full ranges nothing else, and linear masks visit exactly the tiles that hold a pair."""
+"""Ranges hold every visible pair, full ranges nothing else; linear masks visit exactly the tiles that hold a pair."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,7 +18,6 @@ from attncc.emit.triton.spelling import EXACT, TRITON
 from attncc.ir import (
     INPUTS,
     KV_IDX,
-    NEG_INF,
     Q_IDX,
     SCORE,
     AttentionSpec,
@@ -86,8 +86,8 @@ def to_base_2(score: Expr) -> Expr:
         case _ if score is SCORE:
             return SCORE_LOG2
         case Op.CONST:
-            value = float(score.value) * LOG2E  # type: ignore[arg-type]  # a Float constant
-            return const(value if value != value or score is NEG_INF else min(max(value, -FLOAT_MAX), FLOAT_MAX))
+            value = float(score.value)  # type: ignore[arg-type]  # a Float constant
+            return const(max(-FLOAT_MAX, min(value * LOG2E, FLOAT_MAX)) if math.isfinite(value) else value)
         case Op.ADD | Op.SUB:
             return apply(score.op, to_base_2(score.args[0]), to_base_2(score.args[1]))
         case Op.NEG:
@@ -122,8 +122,8 @@ class Captures:
 
     def is_plain(self, load: Expr) -> bool:
         """Whether a read needs neither a guard nor the size to count from the end."""
-        return (
-            load in self.plain or load not in self.unproven and all(_non_negative(arg, self.box) for arg in load.args)
+        return load in self.plain or (
+            load not in self.unproven and all(_non_negative(arg, self.box) for arg in load.args)
         )
 
     def read(self, load: Expr, index: Sequence[Text]) -> str:

@@ -16,6 +16,7 @@ from attncc.emit.kernel import Argument
 from attncc.emit.names import Namer
 from attncc.emit.printer import Line, Text
 from attncc.emit.render import escaped
+from attncc.emit.spelling import LOOSEST
 from attncc.emit.templates import identifiers
 from attncc.emit.triton.expressions import (
     ONCE,
@@ -190,7 +191,8 @@ def _draw_loop(
     roots = () if exponent is SCORE_LOG2 else (exponent,)
     texts = printer.print(chain, *roots, *by_load.values(), *flows, named=visible)
     where = " & ".join(["in_range", *(texts[mask].text for mask in visible)])
-    gradients, grad_dot = _gradients(flows, by_load, texts, masked, take)
+    singles = {root: _single(draft, root, texts[root], Level.UNARY) for root in (*by_load.values(), *flows)}
+    gradients, grad_dot = _gradients(flows, by_load, singles, masked, take)
     return {
         "masked": masked,
         "title": "tiles that the mask cuts, or that reach past the end"
@@ -198,7 +200,7 @@ def _draw_loop(
         else "tiles that are visible as a whole",
         "count": tiles.partial_count if masked else tiles.full_count,
         "start": tiles.partial_start if masked else tiles.full_start,
-        "exponent": texts[exponent].text if roots else "",
+        "exponent": _single(draft, exponent, texts[exponent]) if roots else "",
         "visible": where,
         "body": printer.lines[place.name],
         "gradients": gradients,
@@ -206,10 +208,18 @@ def _draw_loop(
     }
 
 
+def _single(draft: Draft, expr: Expr, text: Text, least: Level = LOOSEST) -> str:
+    """The text of a Float where float32 is needed: what a float64 capture takes part in is rounded."""
+    loads = (str(e.value) for e in postorder(expr) if e.op is Op.LOAD and e is not SCORE_LOG2)
+    if any(draft.captures.dtypes[name] == "float64" for name in loads):
+        return f"{text.at(Level.ATOM)}.to(tl.float32)"
+    return text.at(least)
+
+
 def _gradients(
     flows: Sequence[Expr],
     by_load: Mapping[Expr, Expr],
-    texts: Mapping[Expr, Text],
+    texts: Mapping[Expr, str],
     masked: bool,
     take: str,
 ) -> tuple[list[Line], str]:
@@ -221,7 +231,7 @@ def _gradients(
     def product(derivative: Expr) -> str:
         if derivative is const(1.0):
             return "grad_score"
-        text = f"grad_score * {texts[derivative].at(Level.UNARY)}"
+        text = f"grad_score * {texts[derivative]}"
         guarded = derivative.op is not Op.CONST and (masked or is_fragile(derivative))
         return f"tl.where(weight != 0.0, {text}, 0.0)" if guarded else text
 

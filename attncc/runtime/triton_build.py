@@ -160,10 +160,10 @@ def _check_compilable(kernel: TritonKernel, target: str) -> None:
     reason = compile_refusal()
     if reason is None:
         return
-    places = f"the pack {settings().pack} and the cache" if settings().pack is not None else "the cache"
+    pack = settings().pack
+    places = "not in the cache" if pack is None else f"neither in the pack {pack} nor in the cache"
     raise UnsupportedError(
-        f"the kernel {kernel.source.name} ({kernel.entry} for {target}) must be compiled, but {reason}; "
-        f"it is not in {places}",
+        f"the kernel {kernel.source.name} ({kernel.entry} for {target}) must be compiled, but {reason}; it is {places}",
         hint="compile it ahead of time (attncc compile) and name the folder in ATTNCC_PACK",
     )
 

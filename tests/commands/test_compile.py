@@ -102,7 +102,7 @@ def test_a_program_runs_from_the_pack(tmp_path, monkeypatch):
     default_store.cache_clear()
     forget()
     assert build(attend_kernel("bf16", 64, tq=32, tk=32), "sm_90").target == "sm_90"
-    with pytest.raises(UnsupportedError, match="is not in the pack"):
+    with pytest.raises(UnsupportedError, match="is neither in the pack"):
         build(attend_kernel("fp16", 64, tq=32, tk=32), "sm_90")
     default_store.cache_clear()
     forget()

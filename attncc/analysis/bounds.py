@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from attncc.analysis.interval import TRANSFER, Interval, multiply, point, scaled, union, unknown
+from attncc.analysis.interval import Interval, multiply, point, scaled, union, unknown
 from attncc.analysis.linear import LINEAR_OPS, Form, form_of
 from attncc.analysis.numbers import PYTHON, Numbers
+from attncc.analysis.transfer import TRANSFER
 from attncc.ir import Expr, Op, Scalar
 
 Leaf = Callable[[Expr], Interval | None]

@@ -17,6 +17,7 @@ from torch import Tensor
 from attncc.emit.triton.program import TritonProgram
 from attncc.runtime.build import build
 from attncc.runtime.steps import empty_like
+from attncc.runtime.triton_fit import settle
 from attncc.runtime.triton_gradients import Backward
 from attncc.runtime.triton_kernel import Kernel, make_kernel
 from attncc.runtime.triton_tables import Lister, Tables
@@ -47,7 +48,7 @@ class TritonPass:
         kind = aligned(*tensors), wide(*tensors)
         found = self.loaded.get(kind)
         if found is None:
-            found = self.loaded[kind] = _load(self.programs(*kind), self.device)
+            found = self.loaded[kind] = _load(settle(self.programs(*kind), self.device), self.device)
         return found
 
     def forward(

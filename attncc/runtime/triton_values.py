@@ -17,10 +17,8 @@ MAX_STRIDE: Final = 1 << 22
 ALIGNMENT: Final = 16
 #: Elements that 32-bit offsets reach, less what the last tile may add.
 MAX_SPAN: Final = (1 << 31) - (1 << 30)
-_NUMBERED: Final = frozenset(
-    ("capture", "capture_stride", "capture_size", "parameter", "grad_sum", "statistic_stride")
-    + ("statistic_min", "statistic_max", "statistic_nan")
-)
+_STATISTICS: Final = ("statistic_min", "statistic_max", "statistic_nan", "statistic_stride")
+_NUMBERED: Final = frozenset(("capture", "capture_stride", "capture_size", "parameter", "grad_sum", *_STATISTICS))
 
 Values = dict[str, Any]
 

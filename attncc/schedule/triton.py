@@ -1,7 +1,8 @@
 """How Triton kernels run: tiles, warps and pipeline stages, for a target, dtype, head size and pass.
 
-`ROWS` holds the measured choices, best first. A choice that cannot run is never made: what a kernel keeps in shared
-memory is estimated here, and whoever builds a kernel checks the estimate against what the compiler reports.
+`ROWS` holds the choices, the fastest measured first. What a kernel keeps in shared memory is estimated here, so that
+a choice that cannot run is not tried; registers and the rest are known from compiling: whoever builds a kernel takes
+the first choice that keeps all its values in registers.
 """
 
 from __future__ import annotations
@@ -28,30 +29,47 @@ class TritonSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Schedules:
-    """How each pass of a variant runs."""
+    """How each pass of a variant runs. `others` are further choices by name, for kernels that the first do not suit."""
 
     forward: TritonSchedule
     backward_q: TritonSchedule
     backward_kv: TritonSchedule
+    backward_pairs: TritonSchedule | None = None
+    others: tuple[tuple[str, tuple[TritonSchedule, ...]], ...] = ()
+
+    @property
+    def of_pairs(self) -> TritonSchedule:
+        """The schedule of the passes that sum, or write out, what single pairs give to captured tensors."""
+        return self.backward_pairs or self.backward_q
+
+    def choices(self, name: str) -> tuple[Schedules, ...]:
+        """These schedules, then the same with each further choice for one name."""
+        further = dict(self.others).get(name, ())
+        return (self, *(replace(self, **{name: schedule}) for schedule in further))  # type: ignore[arg-type]  # a pass
 
 
 MEASURED: Final = "H100, bf16, B2 S8192 H*D 2048, full and causal, 2026-11-23"
 #: For 16-bit inputs, by head size held in the kernel (a power of two).
 ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {
-        64: ((128, 64, 8, 4), (128, 64, 4, 3), (64, 64, 4, 2)),
-        128: ((128, 64, 8, 3), (128, 64, 8, 2), (64, 64, 4, 2), (64, 32, 4, 1)),
-        256: ((128, 64, 8, 2), (64, 32, 4, 3), (64, 32, 4, 2), (64, 32, 4, 1)),
+        64: ((128, 64, 8, 4), (128, 64, 4, 3), (64, 64, 4, 2), (64, 32, 4, 2)),
+        128: ((128, 64, 8, 3), (128, 64, 8, 2), (128, 32, 8, 2), (64, 64, 4, 2), (64, 32, 4, 1)),
+        256: ((128, 64, 8, 2), (128, 32, 8, 2), (64, 32, 4, 3), (64, 32, 4, 2), (64, 32, 8, 1), (32, 32, 4, 1)),
     },
     "backward_q": {
-        64: ((128, 64, 4, 3), (64, 64, 4, 2), (64, 32, 4, 1)),
-        128: ((128, 32, 8, 3), (64, 32, 4, 2), (64, 32, 4, 1)),
+        64: ((128, 64, 4, 3), (128, 64, 8, 3), (64, 64, 4, 2), (64, 32, 4, 1)),
+        128: ((128, 32, 8, 3), (64, 64, 8, 2), (64, 32, 4, 2), (64, 32, 4, 1)),
         256: ((64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1)),
     },
     "backward_kv": {
-        64: ((32, 64, 4, 3), (32, 64, 4, 2), (32, 64, 4, 1)),
-        128: ((64, 128, 8, 3), (64, 64, 4, 2), (32, 64, 4, 2), (32, 64, 4, 1)),
-        256: ((32, 64, 8, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
+        64: ((32, 64, 4, 3), (32, 64, 4, 2), (64, 64, 8, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
+        128: ((64, 128, 8, 3), (64, 64, 8, 2), (32, 64, 8, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
+        256: ((32, 64, 8, 2), (32, 64, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 4, 1)),
+    },
+    "backward_pairs": {
+        64: ((64, 64, 4, 2), (64, 64, 8, 2), (64, 32, 4, 1), (32, 32, 4, 1)),
+        128: ((64, 64, 8, 2), (64, 32, 8, 2), (32, 32, 4, 1)),
+        256: ((64, 32, 8, 2), (32, 32, 8, 1), (32, 32, 4, 1)),
     },
 }
 #: For float32, whose products run on the ordinary units in full precision.
@@ -65,12 +83,16 @@ WIDE_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
 }
 SHARED_LIMITS: Final = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}
 DEFAULT_LIMIT: Final = 64
+#: What sums and maxima over rows, and the rows of lse and delta, take at most.
+REDUCTIONS: Final = 2048
 MAX_HEAD_DIM: Final = 256
 
 
 def choose_triton_schedules(problem: Problem, target: Target) -> Schedules:
     """How each pass runs. Raises InputError for tile sizes that a kernel cannot have."""
-    return Schedules(*(_choose(name, problem, target) for name in ("forward", "backward_q", "backward_kv")))
+    chosen = {name: _choose(name, problem, target) for name in ROWS}
+    others = tuple((name, schedules[1:]) for name, schedules in chosen.items())
+    return Schedules(**{name: schedules[0] for name, schedules in chosen.items()}, others=others)
 
 
 def head_tile(dim: int) -> int:
@@ -78,31 +100,34 @@ def head_tile(dim: int) -> int:
     return max(16, 1 << (dim - 1).bit_length())
 
 
-def _choose(name: str, problem: Problem, target: Target) -> TritonSchedule:
+def _choose(name: str, problem: Problem, target: Target) -> tuple[TritonSchedule, ...]:
+    """Every schedule that a pass may run under, best first."""
     width = max(head_tile(problem.head_dim), head_tile(problem.value_dim))
     table = (WIDE_ROWS if problem.dtype == "float32" else ROWS)[name]
     rows = table[64 if width <= 64 else 128 if width <= 128 else 256]
     limit = SHARED_LIMITS.get(target.arch or "", DEFAULT_LIMIT) * 1024
-    row = next((row for row in rows if shared_bytes(row, problem, name) <= limit), rows[-1])
-    schedule = TritonSchedule(*row, _reasons(name, row, problem, rows))
-    return _asked(schedule, problem)
+    fitting = tuple(row for row in rows if shared_bytes(row, problem, name) <= limit) or rows[-1:]
+    schedules = (TritonSchedule(*row, _reasons(row, problem, rows)) for row in fitting)
+    return tuple(dict.fromkeys(_asked(schedule, problem) for schedule in schedules))
 
 
 def shared_bytes(row: Row, problem: Problem, name: str) -> int:
-    """An estimate of the shared memory that a kernel takes: the tiles in flight, and those that it owns."""
+    """The shared memory that a kernel takes: the tiles in flight, those that it owns, and what reductions need.
+
+    Captured tensors that are read for each pair come on top; what they take is known from compiling.
+    """
     tile_q, tile_kv, _, stages = row
-    width = head_tile(problem.head_dim) + head_tile(problem.value_dim)
+    head, value = head_tile(problem.head_dim), head_tile(problem.value_dim)
     size = 4 if problem.dtype == "float32" else 2
     owned, walked = (tile_kv, tile_q) if name == "backward_kv" else (tile_q, tile_kv)
-    in_flight = max(stages - 1, 1) * walked * width
-    kept = owned * (width if name != "forward" else head_tile(problem.head_dim))
-    scores = tile_q * tile_kv if name != "forward" else 0
-    return size * (in_flight + kept + scores)
+    in_flight = stages * walked * (head + value)
+    kept = owned * (head if name == "forward" else head + value)
+    return size * (in_flight + kept) + REDUCTIONS
 
 
-def _reasons(name: str, row: Row, problem: Problem, rows: tuple[Row, ...]) -> tuple[str, ...]:
+def _reasons(row: Row, problem: Problem, rows: tuple[Row, ...]) -> tuple[str, ...]:
     tile_q, tile_kv, warps, stages = row
-    why = "fastest of those measured" if row == rows[0] else "the fastest that fits this GPU's shared memory"
+    why = "fastest of those measured" if row == rows[0] else "the fastest that fits this GPU's memory and registers"
     where = MEASURED if problem.dtype != "float32" else "float32 products in full precision leave room for small tiles"
     return (f"tiles of {tile_q} queries x {tile_kv} keys, {warps} warps, {stages} stages: {why} ({where})",)
 

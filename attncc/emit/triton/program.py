@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from attncc.emit.kernel import TritonKernel
 from attncc.emit.render import KernelSource, docstring, tidy
@@ -118,10 +119,12 @@ def _opens(line: str, before: str) -> bool:
 class TritonProgram:
     """Every kernel that a pass of a variant launches, and the part that torch computes.
 
-    `lists` are the kernels that fill tables of tiles, by the pass that reads them.
+    `lists` are the kernels that fill tables of tiles, by the pass that reads them; `text` is the variant as `.attn`.
     """
 
     variant: Variant
+    schedules: Schedules
+    text: str
     passes: Mapping[str, Emitted]
     lists: Mapping[str, Emitted]
     host: KernelSource | None
@@ -134,12 +137,24 @@ class TritonProgram:
         digest = hashlib.sha256("".join(part.digest for part in parts).encode()).hexdigest()
         return KernelSource(self.variant.spec.name, "\n\n".join(part.text for part in parts), digest)
 
+    def rescheduled(self, schedules: Schedules) -> TritonProgram:
+        """The same kernels under other schedules."""
+        return emit_program(self.variant, schedules, self.text)
+
+    def scheduled(self, name: str) -> tuple[Emitted, ...]:
+        """The kernels that run under the schedule of this name."""
+        return tuple(emitted for kernel, emitted in self.passes.items() if SCHEDULED_AS.get(kernel, kernel) == name)
+
+
+#: Kernels that run under the schedule of another name.
+SCHEDULED_AS: Final = {"prepare": "backward_q", "backward_diagonal": "backward_pairs"}
+
 
 def emit_program(variant: Variant, schedules: Schedules, text: str) -> TritonProgram:
     """The kernels of the forward pass, or of the backward pass where the variant has derivatives."""
     if variant.derivatives is None:
         passes = {"forward": emit_forward(variant, schedules.forward, text)}
-        return TritonProgram(variant, passes, _lists(variant, passes), emit_host(variant))
+        return TritonProgram(variant, schedules, text, passes, _lists(variant, passes), emit_host(variant))
     passes = {"prepare": emit_prepare(variant, schedules.backward_q)}
     gradients = variant.derivatives.gradients
     if gradients.q or variant.row_sums:
@@ -147,11 +162,11 @@ def emit_program(variant: Variant, schedules: Schedules, text: str) -> TritonPro
     if gradients.k or gradients.v or variant.column_sums:
         passes["backward_kv"] = _emit_pass("backward_kv", backward_kv, variant, schedules.backward_kv, text)
     if variant.diagonal_sums:
-        square = square_tiles(schedules.backward_q)
+        square = square_tiles(schedules.of_pairs)
         passes["backward_diagonal"] = _emit_pass("backward_diagonal", backward_diagonal, variant, square, text)
     if variant.pair_sums:
-        passes["backward_pairs"] = _emit_pass("backward_pairs", backward_pairs, variant, schedules.backward_q, text)
-    return TritonProgram(variant, passes, _lists(variant, passes), emit_host(variant))
+        passes["backward_pairs"] = _emit_pass("backward_pairs", backward_pairs, variant, schedules.of_pairs, text)
+    return TritonProgram(variant, schedules, text, passes, _lists(variant, passes), emit_host(variant))
 
 
 def square_tiles(schedule: TritonSchedule) -> TritonSchedule:

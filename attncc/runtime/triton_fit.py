@@ -1,0 +1,68 @@
+"""Which schedules a variant's kernels run under: the first of each pass that fits the GPU, as the compiler reports it.
+
+A kernel fits if its program's shared memory does, and if all values stay in registers. Float32 kernels, whose products
+need many registers, may spill a little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import torch
+
+from attncc.config import LOG
+from attncc.emit.kernel import TritonKernel
+from attncc.emit.triton.program import TritonProgram
+from attncc.errors import UnsupportedError
+from attncc.runtime import launch, triton_build
+from attncc.schedule.triton import ROWS
+
+#: Bytes of local memory for each thread that a float32 kernel may use.
+FLOAT32_SPILLS: Final = 64
+
+Build = Callable[[TritonKernel, str], triton_build.Built]
+
+
+def settle(program: TritonProgram, device: torch.device) -> TritonProgram:
+    """The program under the schedules that fit a device; in the interpreter any does."""
+    if device.type == "cpu":
+        return program
+    index: int | None = device.index
+    return settle_for(program, launch.target_of(torch.cuda.current_device() if index is None else index))
+
+
+def settle_for(program: TritonProgram, target: str, build: Build = triton_build.build) -> TritonProgram:
+    """The program under the schedules that fit a target."""
+    for name in ROWS:
+        program = _settle_pass(program, name, target, build)
+    return program
+
+
+def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -> TritonProgram:
+    """The program with the first schedule of this name that fits; with the one that spills least where none does."""
+    if not program.scheduled(name):
+        return program
+    best = (math.inf, program)
+    for schedules in program.schedules.choices(name):
+        candidate = program if schedules is program.schedules else program.rescheduled(schedules)
+        try:
+            excess = max(_excess(build(each.kernel, target), program) for each in candidate.scheduled(name))
+        except UnsupportedError:
+            if best[0] == math.inf:
+                raise
+            break  # nothing more may be compiled here
+        if excess == 0:
+            return candidate
+        best = min(best, (excess, candidate), key=lambda pair: pair[0])
+    LOG.warning("%s: %s spills %d bytes for each thread", program.variant.spec.name, name, best[0])
+    return best[1]
+
+
+def _excess(built: triton_build.Built, program: TritonProgram) -> float:
+    """How far a kernel is from fitting: its spills in bytes, or infinity where it cannot run."""
+    if built.resources.shared > launch.shared_limit(built.target):
+        return math.inf
+    allowed = FLOAT32_SPILLS if program.variant.problem.dtype == "float32" else 0
+    return built.resources.spills if built.resources.spills > allowed else 0

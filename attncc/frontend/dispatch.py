@@ -39,6 +39,7 @@ class Dispatch(TorchFunctionMode):
         super().__init__()
         self.tracer = tracer
         self.recorder = Recorder(tracer)
+        self.level = torch._C._functorch.maybe_current_level()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call of a torch function."""
@@ -48,6 +49,8 @@ class Dispatch(TorchFunctionMode):
         traced = [leaf for leaf in leaves if isinstance(leaf, TracedTensor)]
         if any(leaf.tracing is not self.tracer for leaf in traced):
             self.tracer.refuse("this value belongs to a trace that is over", "a helper may not keep what it is given")
+        if torch._C._functorch.maybe_current_level() != self.level:
+            self.tracer.refuse("torch.vmap and its like cannot be compiled", "index the tensor, or write a loop")
         if name in refusals.RANDOM:
             if "dropout" not in name or (named.get("training", True) and named.get("p") != 0):
                 refusals.refuse_random(self.tracer, name)
@@ -115,10 +118,10 @@ class Dispatch(TorchFunctionMode):
         return self.tracer.wrap(*items, shape=shape)
 
     def _structured(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if name in CONVERTING or name in ("clone", "contiguous"):
-            early = self._before_indexing(func, args, kwargs)
-            if early is not None:
-                return early
+        early = self._before_indexing(func, args, kwargs) if name in CONVERTING else None
+        early = self._permuted(name, args, kwargs) if name in PERMUTING else early
+        if early is not None:
+            return early
 
         def given(each: object) -> object:
             if isinstance(each, torch.Tensor):
@@ -148,6 +151,23 @@ class Dispatch(TorchFunctionMode):
             return source if each is tensors[0] else each
 
         made = self.recorder.record(func, spelling(func), replaced(args, given), replaced(kwargs, given))
+        return self._gathered(Gather(self.tracer.source_of(made)[0], content.index))
+
+    def _permuted(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TracedTensor | None:
+        """`t[b].T` with too many elements to unroll: the dimensions of `t` change places before the index."""
+        content = args[0].content if isinstance(args[0], TracedTensor) else None
+        if not isinstance(content, Gather) or _count(content.shape) <= MAX_ELEMENTS:
+            return None
+        free = content.free
+        # Each size tells which dimension it came from.
+        probe = torch.empty(tuple(range(2, 2 + len(free))), device="meta")
+        kind, _, attribute = name.rpartition(" ")
+        moved = getattr(probe, attribute)
+        shape = (moved if kind else moved(*args[1:], **kwargs)).shape
+        order = list(range(len(content.index)))
+        for dim, size in zip(free, shape, strict=True):
+            order[dim] = free[size - 2]
+        made = self.recorder.record(torch.permute, "permute", (content.source.tensor, tuple(order)), {})
         return self._gathered(Gather(self.tracer.source_of(made)[0], content.index))
 
     def _index(self, value: torch.Tensor, key: Any) -> TracedTensor:
@@ -285,4 +305,8 @@ AUGMENTED: Final = {
     **{f"__i{name}__": f"__{name}__" for name in ("lshift", "rshift", "truediv")},
     **{f"bitwise_{name}_": f"bitwise_{name}" for name in ("and", "or", "xor", "left_shift", "right_shift")},
 }
-CONVERTING: Final = frozenset(("to", "float", "double", "half", "bfloat16", "int", "long", "bool", "type"))
+#: Functions of one tensor, element by element, beside those of `POINTWISE`.
+CONVERTING: Final = frozenset(
+    ("to", "float", "double", "half", "bfloat16", "int", "long", "bool", "type", "clone", "contiguous")
+)
+PERMUTING: Final = frozenset(("get T", "get mT", "t", "transpose", "permute", "swapaxes", "swapdims", "movedim"))

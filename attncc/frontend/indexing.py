@@ -56,6 +56,8 @@ def _plain_first(tracer: Tracer, content: Gather, parts: list[Any], record: Reco
     plain = [part for part in parts if not _is_position(part) and not is_whole(part)]
     if not plain:
         return content, parts
+    if any(isinstance(bound, TracedTensor) for part in plain if isinstance(part, slice) for bound in _bounds(part)):
+        tracer.refuse("a slice between traced bounds has another size for every pair", "sum over a mask, or index")
     tensors = [part for part in plain if isinstance(part, torch.Tensor | list)]
     if tensors and (len(tensors) > 1 or any(_is_position(part) for part in parts)):
         hint = "index one after the other: `t[:, order][h]` instead of `t[h, order]`"
@@ -90,6 +92,10 @@ def _spread(fixed: list[Expr | None], outer: list[Any], rank: int) -> tuple[Expr
             known = next(remaining)
             found += [None] * _width(part) if known is None else [known]
     return tuple(found + [None] * (rank - len(found)))
+
+
+def _bounds(part: slice) -> tuple[Any, ...]:
+    return part.start, part.stop, part.step
 
 
 def _width(part: Any) -> int:

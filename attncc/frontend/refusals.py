@@ -25,6 +25,8 @@ RANDOM: Final = frozenset(
     )
 )
 UNSET: Final = frozenset(("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"))
+#: Functions that make a tensor of a size.
+SIZED: Final = frozenset(("arange", "zeros", "ones", "eye", "linspace", "logspace", "range", "tril_indices"))
 #: What gives a plain Python value for the numbers in a tensor.
 READS: Final = frozenset(
     (
@@ -96,8 +98,10 @@ def refuse_writing(tracer: Tracer, name: str, kwargs: dict[str, Any]) -> None:
     if name in ("__setitem__", "__delitem__", "index_put") or name.startswith("set "):
         hint = "compute a new value: `torch.where(condition, new, old)`"
         tracer.refuse("a score or mask function may not write into a tensor", hint)
+    if name == "backward":
+        tracer.refuse("a score or mask function cannot run a backward pass")
     changes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
-    if changes or name in ("__iadd__", "backward", "copy_"):
+    if changes or name == "__iadd__":
         plain = name.rstrip("_")
         hint = f"write `x = x.{plain}(…)`"
         tracer.refuse(f"`{name}` changes its tensor, which a score or mask function may not do", hint)
@@ -127,6 +131,10 @@ def refuse_unknown(tracer: Tracer, name: str) -> NoReturn:
     """A function of traced values that is in no table."""
     if "::" in name:
         tracer.refuse(f"the custom operator `{name}` cannot be compiled", "write it with torch's own functions")
+    if name in SIZED:
+        tracer.refuse(
+            f"the size of `{shown(name)}` would differ from pair to pair", "make it before the call, and index it"
+        )
     if name.startswith("get "):
         tracer.refuse(f"a traced value has no `{name[4:]}` that could be compiled")
     tracer.refuse(f"`{shown(name)}` cannot be compiled into a score or mask", nearest(name))

@@ -78,6 +78,9 @@ def user_error(tracer: Tracer, error: Exception) -> Exception:
     if isinstance(error, RecursionError):
         return LanguageError("this function calls itself without end", place, "a kernel has no recursion")
     text = str(error).partition("\n")[0].removesuffix(", but expected one of:")
+    if type(error).__module__.startswith("torch._dynamo"):
+        hint = "choose with torch.where, and call torch's own functions"
+        return LanguageError("control flow for torch.compile, as torch.cond, cannot be compiled", place, hint)
     if "iteration over a 0-d tensor" in text:
         return LanguageError("a single number cannot be iterated over", place)
     if "TracedTensor" not in text and "TracedInt" not in text:

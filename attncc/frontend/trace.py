@@ -27,7 +27,8 @@ from attncc.frontend.signatures import arguments, described, role_of
 from attncc.frontend.tracer import Guard, Tracer
 from attncc.frontend.walk import Walk
 from attncc.frontend.watching import strangers, watching
-from attncc.ir import SCORE, TRUE, AttentionSpec, Capture, Expr, Op, Parameter, postorder
+from attncc.ir import SCORE, TRUE, AttentionSpec, Capture, Expr, Op, Parameter, Scalar, evaluate, postorder
+from attncc.ir.text import print_expr
 
 Function = Callable[..., Any]
 REMEMBERED: Final = 1024
@@ -53,6 +54,7 @@ class Traced:
     guards: tuple[Guard, ...]
     numbers: tuple[tuple[str, int], ...]
     parameters: tuple[str, ...]
+    divisors: tuple[Expr, ...]
     program: Program
     opaque: str | None
 
@@ -75,6 +77,9 @@ class Traced:
                 hint="compile them again",
             )
         numbers = {name: walk.ints[position] for name, position in self.numbers}
+        for divisor in self.divisors:
+            if evaluate(divisor, numbers) == 0:
+                raise InputError(f"a division by zero: `{print_expr(divisor)}` is 0")
         captures = self.program.run(walk.tensors, numbers, device)
         return Values(captures, tuple(numbers[name] for name in self.parameters))
 
@@ -266,9 +271,18 @@ def _composed(
         guards=tuple(tracer.guards.values()),
         numbers=tuple((name, position) for name, (position, _) in tracer.parameters.items()),
         parameters=tuple(each.name for each in parameters),
+        divisors=_divisors(nodes),
         program=compose([source for _, source in kept]),
         opaque=walk.opaque or tracer.opaque,
     )
+
+
+def _divisors(nodes: list[Expr]) -> tuple[Expr, ...]:
+    """What whole numbers are divided by that depends on parameters alone: each call checks that it is not 0."""
+    dividing = [each for each in nodes if each.op in (Op.FLOORDIV, Op.MOD) and each.scalar is Scalar.INDEX]
+    found = dict.fromkeys(each.args[1] for each in dividing if each.args[1].op is not Op.CONST)
+    fixed = (Op.INPUT, Op.LOAD)
+    return tuple(each for each in found if not any(part.op in fixed for part in postorder(each)))
 
 
 def _declared(capture: Capture, dims: tuple[str | int, ...] | None) -> Capture:

@@ -480,6 +480,16 @@ def test_threads_trace_at_the_same_time() -> None:
     assert set(found) == {0.0}
 
 
+def test_divisor_that_becomes_zero_is_refused_when_it_is_read() -> None:
+    def blocks(size: int) -> Function:
+        return lambda b, h, q_idx, kv_idx: q_idx // (size - 1) == kv_idx % size
+
+    traced = trace_functions(None, blocks(4))
+    assert traced.read(None, blocks(5)).parameters == (5,)
+    with pytest.raises(InputError, match="`size - 1` is 0"):
+        traced.read(None, blocks(1))
+
+
 def test_a_hundred_windows_are_one_trace() -> None:
     def windowed(window: int) -> Function:
         return lambda b, h, q_idx, kv_idx: (q_idx - kv_idx < window) & (q_idx >= kv_idx)

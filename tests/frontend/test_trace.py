@@ -107,6 +107,16 @@ def whole_row_first(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: 
     return score + BIAS[b, h].abs()[q_idx, kv_idx] + BIAS[b].to(torch.float64).exp()[h, q_idx, kv_idx]
 
 
+def turned_rows(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+    rows = BIAS[b]
+    return (
+        score
+        + BIAS[b, h].T[kv_idx, q_idx]
+        + rows.permute(2, 0, 1)[kv_idx, h, q_idx]
+        + rows.transpose(0, 2)[kv_idx, q_idx, h]
+    )
+
+
 def small_vectors(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
     difference = POSITIONS[q_idx] - POSITIONS[kv_idx]
     x, y, z = POSITIONS[kv_idx]
@@ -230,7 +240,7 @@ SCORES = [
     *(alibi, all_dims, one_by_one, pairs_of_indices, ellipsis, constants_as_indices, slices, slices_of_a_row, nested),
     *(zero_dimensional, index_by_a_captured_number, on_captures_alone, on_captures_and_numbers, whole_row_first),
     *(small_vectors, reductions, stacked, tensor_methods, types_and_shapes, factories, where_chain, augmented, loops),
-    *(embedding, vector_of_indices, index_tensors, python_numbers, parts_of_results, devices),
+    *(turned_rows, embedding, vector_of_indices, index_tensors, python_numbers, parts_of_results, devices),
     *(numbers_as_plain_values, types_of_numbers, operators_and_aten),
 ]
 

@@ -106,6 +106,7 @@ def _width(part: Any) -> int:
 
 
 def is_whole(part: Any) -> bool:
+    """Whether a part of an index takes a whole dimension."""
     # Not `part == WHOLE`: comparing a number would read it.
     return isinstance(part, slice) and part.start is None and part.stop is None and part.step is None
 

@@ -163,8 +163,9 @@ def _extreme(rest: Form, coefficient: int, atom: Expr) -> Expr:
     return joined(Op.OR if either else Op.AND, *(literal(Op.GE, rest.plus(x, coefficient)) for x in (a, b)))
 
 
-def conjunctions(condition: Expr) -> list[list[Expr]] | None:
-    """The normal condition as a union of conjunctions of literals, empty ones left out; None if there are too many."""
+def conjunctions(condition: Expr, limit: int = MAX_TERMS) -> list[list[Expr]] | None:
+    """The normal condition as a union of conjunctions of literals, empty ones left out; None if there are more than
+    `limit`."""
     done: dict[Expr, list[list[Expr]] | None] = {}
     stack = [condition]
     while stack:
@@ -176,21 +177,23 @@ def conjunctions(condition: Expr) -> list[list[Expr]] | None:
         elif pending:
             stack.extend(reversed(pending))
         else:
-            done[stack.pop()] = _union(expr, [done[part] for part in operands])
+            done[stack.pop()] = _union(expr, [done[part] for part in operands], limit)
     return done[condition]
 
 
-def _union(expr: Expr, operands: Sequence[list[list[Expr]] | None]) -> list[list[Expr]] | None:
+def _union(expr: Expr, operands: Sequence[list[list[Expr]] | None], limit: int) -> list[list[Expr]] | None:
     if any(each is None for each in operands):
         return None
     if expr.op is Op.OR:
-        return _pruned([term for each in operands if each is not None for term in each])
+        return _pruned([term for each in operands if each is not None for term in each], limit)
     if expr.op is not Op.AND:
         return [] if expr is FALSE else [[]] if expr is TRUE else _literal_terms(expr)
     product: list[list[Expr]] = [[]]
     for each in operands:
         product = [left + right for left in product for right in each or []]
-        pruned = _pruned(product)
+        if len(product) > 4 * limit:
+            return None
+        pruned = _pruned(product, limit)
         if pruned is None:
             return None
         product = pruned
@@ -206,7 +209,7 @@ def _literal_terms(expr: Expr) -> list[list[Expr]]:
     return [[literal(Op.GE, form.shifted(-1))], [literal(Op.GE, form.scaled(-1).shifted(-1))]]
 
 
-def _pruned(terms: list[list[Expr]]) -> list[list[Expr]] | None:
+def _pruned(terms: list[list[Expr]], limit: int) -> list[list[Expr]] | None:
     """The conjunctions without repetitions, without contradictions, without those that another one contains."""
     kept: list[list[Expr]] = []
     for term in terms:
@@ -218,7 +221,7 @@ def _pruned(terms: list[list[Expr]]) -> list[list[Expr]] | None:
     unique = [
         t for i, t in enumerate(kept) if not any(s < sets[i] or (s == sets[i] and j < i) for j, s in enumerate(sets))
     ]
-    return unique if len(unique) <= MAX_TERMS else None
+    return unique if len(unique) <= limit else None
 
 
 def _is_contradictory(literals: Sequence[Expr]) -> bool:

@@ -54,10 +54,10 @@ class Solver:
         self.kv_axis, self.q_axis = Axis(KV_IDX, *parts, KV_LEN), Axis(Q_IDX, *parts, Q_LEN)
 
     def _parsed(self, condition: Expr) -> tuple[Conjunction, ...] | None:
-        terms = conjunctions(condition)
-        if terms is None or not _is_solvable(terms):
+        terms = _few(condition)
+        if terms is None:
             terms = [term for branch in parts(Op.OR, condition) for term in _relaxed(branch)]
-        few = len(terms) <= 2 * FEW or _is_solvable(terms)
+        few = len(terms) <= 2 * FEW or all(map(_is_linear_literal, _literals(condition)))
         return tuple(parse(term, self.remainders) for term in terms) if few else None
 
     @functools.cached_property
@@ -86,8 +86,8 @@ class Solver:
         if union is not None:
             reached, exact = self._reached(union)
             visit = reached if exact else _lifted(self.numbers.and_(visit, reached))
-        hidden = conjunctions(normal_condition(negated(self.condition)))
-        if hidden is not None and _is_solvable(hidden):
+        hidden = _few(normal_condition(negated(self.condition)))
+        if hidden is not None:
             missed = self._missed([parse(term, self.remainders) for term in hidden])
             full = full if missed is None else _lifted(self.numbers.not_(missed))
         if assume is not TRUE:  # a divisor of 0 or less: visit, and look at every pair
@@ -146,9 +146,24 @@ def _is_linear(term: Conjunction) -> bool:
     return not term.others and all(map(is_linear, term.forms))
 
 
-def _is_solvable(terms: Sequence[Sequence[Expr]]) -> bool:
-    """Whether conjunctions are few, or all linear, which takes a fraction of the time."""
-    return len(terms) <= FEW or all(_is_linear_literal(literal) for term in terms for literal in term)
+def _few(condition: Expr) -> list[list[Expr]] | None:
+    """The conjunctions of a condition that is solved whole: few, or all linear, which takes a fraction of the time."""
+    linear = all(map(_is_linear_literal, _literals(condition)))
+    return conjunctions(condition) if linear else conjunctions(condition, FEW)
+
+
+def _literals(condition: Expr) -> list[Expr]:
+    """What stands below the ANDs and ORs."""
+    found: dict[Expr, None] = {}
+    stack, seen = [condition], {condition}
+    while stack:
+        expr = stack.pop()
+        if expr.op not in (Op.AND, Op.OR):
+            found[expr] = None
+            continue
+        stack += [arg for arg in expr.args if arg not in seen]
+        seen.update(expr.args)
+    return list(found)
 
 
 def _is_linear_literal(expr: Expr) -> bool:
@@ -158,7 +173,7 @@ def _is_linear_literal(expr: Expr) -> bool:
 
 def _relaxed(branch: Expr) -> list[list[Expr]]:
     """The conjunctions of the parts of an AND that multiply the cases least; the other parts stay whole in each."""
-    sized = [(conjunctions(part), part) for part in parts(Op.AND, branch)]
+    sized = [(conjunctions(part, FEW), part) for part in parts(Op.AND, branch)]
     sized.sort(key=lambda item: (_has_remainder(item[1]), 10**6 if item[0] is None else len(item[0])))
     product: list[list[Expr]] = [[]]
     whole: list[Expr] = []

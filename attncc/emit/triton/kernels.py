@@ -214,6 +214,7 @@ def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[
     values = common_values(draft, schedule, docstring) | {
         "arguments": argument_lines(extra),
         "tile_order": "program % tiles",
+        "members": "1" if problem.heads == problem.kv_heads else "group",
         "k_mask": edge_mask("kv_row", "kv_len", "in_head", problem.head_dim),
         "v_mask": edge_mask("kv_row", "kv_len", "in_value", problem.value_dim),
         "sum_starts": [f"grad_sum{i} = tl.zeros([TILE_KV], tl.float32)" for i in range(len(sums))],

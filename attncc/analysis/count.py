@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from attncc.analysis.bands import Bands, MaskShape, Range, Tabulated
 from attncc.analysis.compiled import function_of, names_of
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN
 from attncc.errors import UnsupportedError
 from attncc.ir import KV_LEN, Expr, const
+
+#: What finding a tile costs, in tiles of work: a test is a few dozen integer operations against the thousand cycles of
+#: a tile, a table's entry one load, and a table one more kernel launch.
+TEST_COST: Final = 0.03
+ENTRY_COST: Final = 0.002
+TABLE_COST: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +63,43 @@ def count_tiles(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Coun
     return Counts(full, partial, grid.tiles - full - partial)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a kernel finds its tiles: by `ranges` alone, by a `test` of each tile inside them, or from a `table`.
+
+    `costs` are in tiles of work, for all heads and passes that share the tiles.
+    """
+
+    kind: str
+    costs: Mapping[str, float]
+
+    @property
+    def reason(self) -> str:
+        """The choice in words."""
+        others = ", ".join(f"{kind} {cost:,.0f}" for kind, cost in self.costs.items() if kind != self.kind)
+        return f"{self.kind} cost {self.costs[self.kind]:,.0f} tiles of work; {others}"
+
+
+def choose(shape: MaskShape, grid: Grid, inputs: Mapping[str, int], uses: int = 1) -> Choice:
+    """The cheapest way to find the tiles; `uses` counts the heads and passes that would read one table."""
+    visited = reached = 0
+    for full, partial, inside in _rows(shape, grid, inputs):
+        visited, reached = visited + full + partial, reached + inside
+    costs = {
+        "ranges": float(uses * reached),
+        "test": uses * (visited + TEST_COST * reached),
+        "table": uses * visited * (1 + ENTRY_COST) + TEST_COST * reached + TABLE_COST,
+    }
+    return Choice(min(costs, key=lambda kind: costs[kind]), costs)
+
+
 def rows(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Iterator[tuple[int, int]]:
     """For each row of tiles how many are full and how many partial."""
+    return ((full, partial) for full, partial, _ in _rows(shape, grid, inputs))
+
+
+def _rows(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Iterator[tuple[int, int, int]]:
+    """For each row of tiles how many are full, partial, and inside the ranges."""
     if isinstance(shape, Tabulated) or shape.test.statistics:
         raise UnsupportedError("a mask that reads captured tensors is counted with their values")
     values = {**inputs, "q_len": grid.q_len, "kv_len": grid.kv_len}
@@ -74,15 +115,15 @@ def rows(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Iterator[tu
 
 def _row(
     grid: Grid, tile: tuple[int, int], bounds: Sequence[Any], test: Callable[..., Sequence[Any]], exact: bool
-) -> tuple[int, int]:
-    """Full and partial tiles of one row: each tile once, in ascending order."""
-    full = partial = cursor = 0
+) -> tuple[int, int, int]:
+    """Full and partial tiles of one row, and those inside the ranges: each tile once, in ascending order."""
+    full = partial = reached = cursor = 0
     for i in range(0, len(bounds), 5):
         when, start, stop, full_start, full_stop = bounds[i : i + 5]
         first, last = max(start // grid.tile_kv, cursor), -(-stop // grid.tile_kv)
         if not when or stop <= start or last <= first:
             continue
-        cursor = last
+        reached, cursor = reached + last - first, last
         inner = max(first, -(-full_start // grid.tile_kv))
         # the last tile may be cut short by the sequence
         end = last if full_stop >= grid.kv_len else min(last, full_stop // grid.tile_kv)
@@ -93,7 +134,7 @@ def _row(
             visit, is_full = test(*tile, kv_min, min(kv_min + grid.tile_kv, grid.kv_len) - 1)
             full += bool(is_full)
             partial += bool((exact or visit) and not is_full)
-    return full, partial
+    return full, partial, reached
 
 
 def _with(values: Mapping[str, int], roots: Sequence[Expr]) -> Callable[..., Sequence[Any]]:

@@ -8,7 +8,7 @@ import pytest
 
 from attncc.analysis import Visit
 from attncc.analysis.bands import summarize_mask
-from attncc.analysis.count import Counts, Grid, count_tiles
+from attncc.analysis.count import Counts, Grid, choose, count_tiles
 from attncc.errors import UnsupportedError
 from attncc.ir import KV_IDX, Q_IDX, Expr, H, Op, Scalar, conjunction, disjunction, load, param
 from tests.analysis.masks import actual, make
@@ -56,3 +56,18 @@ def test_a_mask_that_reads_documents_is_not_counted_without_them() -> None:
 
     with pytest.raises(UnsupportedError):
         count_tiles(summarize_mask(make(Op.EQ, document(Q_IDX), document(KV_IDX))), Grid(8, 8, 4, 4), {})
+
+
+def test_exact_ranges_need_neither_test_nor_table() -> None:
+    assert choose(summarize_mask(WINDOW), Grid(4096, 4096, 128, 128), {"w": 500}).kind == "ranges"
+
+
+def test_a_mask_with_holes_is_tested_inside_its_ranges_or_tabulated() -> None:
+    # every 16th block of 128 keys: most of the causal triangle is empty
+    holes = conjunction(CAUSAL, make(Op.EQ, make(Op.MOD, make(Op.FLOORDIV, KV_IDX, 128), 16), 0))
+    shape = summarize_mask(holes)
+    once = choose(shape, Grid(16384, 16384, 128, 128), {})
+    assert once.costs["test"] < once.costs["ranges"]
+    often = choose(shape, Grid(16384, 16384, 128, 128), {}, uses=96)
+    assert often.kind == "table"
+    assert "ranges" in often.reason

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from attncc import variants
+    from attncc import flex, variants
     from attncc.api import Variant, attention, compile, load, loads
     from attncc.errors import (
         AttnccError,
@@ -43,6 +43,7 @@ __all__ = [
     "__version__",
     "attention",
     "compile",
+    "flex",
     "load",
     "loads",
     "mask",
@@ -72,7 +73,7 @@ _ROOMS = {
 }
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 # Rooms that are public as a whole, so that `attncc.room.name` works without an import of its own.
-_MODULES = ("variants",)
+_MODULES = ("flex", "variants")
 
 
 def __getattr__(name: str) -> object:

@@ -62,9 +62,9 @@ ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
         256: ((128, 32, 8, 3), (128, 32, 8, 2), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1)),
     },
     "backward_kv": {
-        64: ((64, 64, 4, 3), (64, 64, 4, 2), (32, 64, 4, 3), (32, 64, 4, 2), (64, 64, 8, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
-        128: ((64, 128, 8, 3), (64, 128, 8, 2), (64, 64, 8, 2), (32, 64, 4, 2), (32, 64, 8, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
-        256: ((32, 64, 8, 2), (32, 64, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 4, 1)),
+        64: ((64, 64, 4, 3), (64, 64, 4, 2), (32, 64, 4, 3), (32, 64, 4, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
+        128: ((32, 64, 4, 3), (64, 128, 8, 2), (64, 64, 8, 2), (32, 64, 4, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
+        256: ((64, 32, 4, 2), (64, 64, 8, 2), (32, 64, 8, 2), (32, 64, 8, 1), (32, 32, 8, 1), (16, 32, 4, 1)),
     },
     "backward_pairs": {
         64: ((64, 64, 4, 2), (64, 64, 8, 2), (64, 32, 4, 1), (32, 32, 4, 1)),
@@ -111,10 +111,10 @@ def _choose(name: str, problem: Problem, target: Target) -> tuple[TritonSchedule
     return tuple(dict.fromkeys(_asked(schedule, problem) for schedule in schedules))
 
 
-def shared_bytes(row: Row, problem: Problem, name: str) -> int:
-    """The shared memory that a kernel takes: the tiles in flight, those that it owns, and what reductions need.
+def shared_bytes(row: Row, problem: Problem, name: str, pair_bytes: int = 0) -> int:
+    """The most shared memory that a kernel takes: the tiles in flight, those that it owns, and what reductions need.
 
-    Captured tensors that are read for each pair come on top; what they take is known from compiling.
+    `pair_bytes` is what captured tensors take for each pair, where both positions index them.
     """
     tile_q, tile_kv, _, stages = row
     head, value = head_tile(problem.head_dim), head_tile(problem.value_dim)
@@ -122,7 +122,8 @@ def shared_bytes(row: Row, problem: Problem, name: str) -> int:
     owned, walked = (tile_kv, tile_q) if name == "backward_kv" else (tile_q, tile_kv)
     in_flight = stages * walked * (head + value)
     kept = owned * (head if name == "forward" else head + value)
-    return size * (in_flight + kept) + REDUCTIONS
+    scores = tile_q * tile_kv * (size + pair_bytes * max(stages - 1, 1))
+    return size * (in_flight + kept) + scores + REDUCTIONS
 
 
 def _reasons(row: Row, problem: Problem, rows: tuple[Row, ...]) -> tuple[str, ...]:

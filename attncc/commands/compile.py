@@ -23,7 +23,7 @@ from attncc.commands.cache import spell_bytes, spell_count
 from attncc.commands.definition import read_definition
 from attncc.commands.terminal import complain, complaints, console, note, print_json
 from attncc.config import settings
-from attncc.errors import InputError, InternalError, UnsupportedError
+from attncc.errors import AttnccError, InputError, InternalError
 from attncc.ir import AttentionSpec, Scalar
 from attncc.ir.spec import ANY_DIM
 
@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from attncc.emit.kernel import TritonKernel
     from attncc.runtime.pack import Pack
     from attncc.runtime.packing import Done, Task
+    from attncc.runtime.triton_build import Built
     from attncc.schedule import Facts, Gradients, Problem
 
-#: From a variant, a problem and a target to every kernel of that pass: the forward one where no gradients are wanted.
-Emit = Callable[[AttentionSpec, "Problem", str], Sequence["TritonKernel"]]
+Build = Callable[["TritonKernel", str], "Built"]
+#: From a variant, a problem and a target to every kernel that a call may build for a pass: the forward one where no
+#: gradients are wanted. What it has to know of a kernel it learns by building it.
+Emit = Callable[[AttentionSpec, "Problem", str, Build], Sequence["TritonKernel"]]
 
 #: Sizes that a call may well have: they decide which reads of captures are proven to lie inside.
 USUAL_BATCH, USUAL_HEADS, USUAL_LENGTH = 2, 8, 4096
@@ -115,8 +118,9 @@ def make_verb(emit: Emit) -> Callable[..., None]:
         """
         wanted = _read_wanted(target, dtype, head_dim, value_dim, passes, capture_dtype)
         specs = [read_definition(name, read_params(param)).spec for name in variants]
-        tasks = emit_tasks([one for spec in specs for one in requests_of(spec, wanted)], emit)
-        pack = _write(tasks, output, jobs or os.cpu_count() or 1)
+        processes = jobs or os.cpu_count() or 1
+        tasks = emit_tasks([one for spec in specs for one in requests_of(spec, wanted)], emit, output, processes)
+        pack = _write(tasks, output, processes)
         if as_json:
             print_json({"folder": str(output), "triton": pack.triton, "kernels": list(pack.kernels)})
         else:
@@ -170,21 +174,32 @@ def _gradients(spec: AttentionSpec) -> list[Gradients]:
     return [Gradients(captures=captures) for captures in dict.fromkeys((none, floats))]
 
 
-def emit_kernels(spec: AttentionSpec, problem: Problem, target: str) -> list[TritonKernel]:
-    """The kernels that a call runs, where its reads of captures are proven to lie inside, and where they are not."""
+def emit_kernels(spec: AttentionSpec, problem: Problem, target: str, build: Build) -> list[TritonKernel]:
+    """The kernels that a call builds: with and without groups of heads, with reads of captures proven inside or not.
+
+    A call takes the first schedule that fits, so those that it tries before are among them.
+    """
     from attncc.pipeline import lower  # late: the compiler
+    from attncc.runtime.triton_fit import settle_for
     from attncc.schedule import Target
 
-    kernels: dict[tuple[str, str], TritonKernel] = {}
-    for facts in (_usual_facts(spec), None):
-        lowered = lower(spec, replace(problem, facts=facts), Target("triton", "cuda", target))
+    kernels: dict[TritonKernel, None] = {}
+
+    def remember(kernel: TritonKernel, target: str) -> Built:
+        kernels[kernel] = None
+        return build(kernel, target)
+
+    for facts, kv_heads in product((_usual_facts(spec), None), (USUAL_HEADS, USUAL_HEADS // 4)):
+        posed = replace(problem, facts=facts, kv_heads=kv_heads)
+        lowered = lower(spec, posed, Target("triton", "cuda", target))
         programs = lowered.triton_forward if problem.gradients is None else lowered.triton_backward
         if programs is None:
             raise InternalError(f"{spec.name} has no Triton kernels for {target}")
-        program = programs(problem.head_dim % ALIGNED == 0 and problem.value_dim % ALIGNED == 0)
+        aligned = problem.head_dim % ALIGNED == 0 and problem.value_dim % ALIGNED == 0
+        program = settle_for(programs(aligned), target, remember)
         for emitted in (*program.passes.values(), *program.lists.values()):
-            kernels.setdefault((emitted.kernel.entry, emitted.kernel.source.digest), emitted.kernel)
-    return list(kernels.values())
+            remember(emitted.kernel, target)
+    return list(kernels)
 
 
 def _usual_facts(spec: AttentionSpec) -> Facts:
@@ -198,31 +213,44 @@ def _usual_facts(spec: AttentionSpec) -> Facts:
     return Facts(USUAL_BATCH, USUAL_LENGTH, USUAL_LENGTH, shapes, tuple(one.value for one in spec.parameters))
 
 
-def emit_tasks(requests: Sequence[Request], emit: Emit) -> list[Task]:
-    """The kernels of all requests. Draws every error, then raises InputError if there was one."""
-    from attncc.runtime.packing import Task  # late: torch and the compiler's processes
+def emit_tasks(requests: Sequence[Request], emit: Emit, folder: Path, jobs: int) -> list[Task]:
+    """The kernels of all requests, in several processes, which build into the folder of the pack what they must know.
 
-    tasks, wrong = [], 0
-    with _progress("emitting", len(requests), "passes") as advance:
-        for request in requests:
-            try:
-                kernels = emit(request.spec, request.problem, request.target)
-            except UnsupportedError as error:
-                complain(error)
-                wrong += 1
-                kernels = ()
-            tasks += [Task(kernel, request.target, request.labels | {"kernel": kernel.entry}) for kernel in kernels]
+    Draws every error, then raises InputError if there was one.
+    """
+    from attncc.runtime.packing import Task, prepare, spread  # late: torch and the compiler's processes
+
+    prepare(folder)
+    calls = {number: (emit, request, folder) for number, request in enumerate(requests)}
+    found: dict[int, Sequence[TritonKernel]] = {}
+    with _progress("compiling", len(requests), "passes") as advance:
+        for number, outcome in spread(_emit_one, calls, min(jobs, len(calls) or 1)):
+            if isinstance(outcome, AttnccError):
+                complain(outcome)
+            else:
+                found[number] = outcome
             advance()
-    if wrong:
+    if len(found) < len(requests):
+        wrong = len(requests) - len(found)
         raise InputError(f"{wrong} of {len(requests)} passes have no kernels", hint="leave these out, see above")
-    return tasks
+    return [
+        Task(kernel, request.target, request.labels | {"kernel": kernel.entry})
+        for number, request in enumerate(requests)
+        for kernel in found[number]
+    ]
+
+
+def _emit_one(emit: Emit, request: Request, folder: Path) -> Sequence[TritonKernel]:
+    from attncc.runtime.packing import build_into  # late, as above
+
+    return emit(request.spec, request.problem, request.target, build_into(folder))
 
 
 def _write(tasks: Sequence[Task], output: Path, jobs: int) -> Pack:
     from attncc.runtime.packing import write_pack  # late, as above
 
     count = len({(task.kernel, task.target) for task in tasks})
-    with _progress("compiling", count, "kernels") as advance:
+    with _progress("packing", count, "kernels") as advance:
 
         def observe(done: Done) -> None:
             advance()

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attncc.errors import AttnccError, CompileError, InputError, UnsupportedError
 from attncc.runtime import triton_version
 from attncc.runtime.cache import Store
 from attncc.runtime.manifest import Entry, digest
 from attncc.runtime.pack import INDEX, Pack, open_pack, write_index
-from attncc.runtime.triton_build import compile_entry, identify
+from attncc.runtime.triton_build import Built, compile_entry, identify, unpack
 
 if TYPE_CHECKING:  # a type; the kernels come from the caller
     from attncc.emit.kernel import TritonKernel
+
+Name = TypeVar("Name")
+Result = TypeVar("Result")
 
 #: What others may do with a pack: read it.
 FOLDER_MODE, FILE_MODE = 0o755, 0o644
@@ -58,10 +61,8 @@ def write_pack(
     Raises InputError for a folder that holds something else, CompileError if any kernel is refused: then the others are
     kept for the next attempt, and the folder has no index.
     """
-    version = triton_version.version()
-    if version is None:
-        raise UnsupportedError("Triton is not installed", hint="pip install triton")
-    store = _prepare(folder)
+    store = prepare(folder)
+    version = str(triton_version.version())
     by_key: dict[str, list[Task]] = {}
     for task in tasks:
         by_key.setdefault(digest(identify(task.kernel, task.target, version)), []).append(task)
@@ -82,8 +83,29 @@ def write_pack(
     return open_pack(folder)
 
 
-def _prepare(folder: Path) -> Store:
-    """The store in the folder of a pack, without its index until the pack is finished."""
+def build_into(folder: Path) -> Callable[[TritonKernel, str], Built]:
+    """Builds kernels as `triton_build.build` does, into the folder of a pack, whatever may be compiled elsewhere."""
+    store = Store(folder)
+
+    def build(kernel: TritonKernel, target: str) -> Built:
+        key = digest(identify(kernel, target, triton_version.version()))
+        entry = store.load(key)
+        if entry is None:
+            with store.lock(key):
+                entry = store.load(key) or compile_entry(kernel, target)
+                store.keep(entry)
+        return unpack(entry)
+
+    return build
+
+
+def prepare(folder: Path) -> Store:
+    """The store in the folder of a pack, without its index until the pack is finished.
+
+    Raises InputError for a folder that holds something else, UnsupportedError without Triton.
+    """
+    if triton_version.version() is None:
+        raise UnsupportedError("Triton is not installed", hint="pip install triton")
     if folder.is_dir():
         foreign = sorted({path.name for path in folder.iterdir()} - {INDEX, "entries", *WORKING_FOLDERS})
         if foreign:
@@ -106,7 +128,7 @@ def _compile_all(
             missing[key] = task
         else:
             yield key, entry
-    for key, outcome in _compile_here(missing) if jobs == 1 else _compile_beside(missing, jobs):
+    for key, outcome in spread(compile_entry, {key: (one.kernel, one.target) for key, one in missing.items()}, jobs):
         if isinstance(outcome, Entry):
             store.keep(outcome)
             if store.load(key) is None:
@@ -114,19 +136,21 @@ def _compile_all(
         yield key, outcome
 
 
-def _compile_here(tasks: Mapping[str, Task]) -> Iterator[tuple[str, Entry | AttnccError]]:
-    for key, task in tasks.items():
-        try:
-            yield key, compile_entry(task.kernel, task.target)
-        except AttnccError as error:
-            yield key, error
+def spread(
+    function: Callable[..., Result], calls: Mapping[Name, tuple[Any, ...]], jobs: int
+) -> Iterator[tuple[Name, Result | AttnccError]]:
+    """What a function returns, or the error of attncc that it raises, for each of several calls, as they are done.
 
-
-def _compile_beside(tasks: Mapping[str, Task], jobs: int) -> Iterator[tuple[str, Entry | AttnccError]]:
-    with _workers(min(jobs, len(tasks) or 1)) as pool:
-        running = {pool.submit(compile_entry, task.kernel, task.target): key for key, task in tasks.items()}
+    With several jobs the calls run in other processes, so the function and its arguments must be able to travel.
+    """
+    if jobs == 1:
+        for name, arguments in calls.items():
+            yield name, _try(lambda arguments=arguments: function(*arguments))  # type: ignore[misc]  # bound at once
+        return
+    with _workers(min(jobs, len(calls) or 1)) as pool:
+        running = {pool.submit(function, *arguments): name for name, arguments in calls.items()}
         for done in as_completed(running):
-            yield running[done], _outcome(done)
+            yield running[done], _try(done.result)
 
 
 @contextmanager
@@ -139,9 +163,9 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _outcome(done: Future[Entry]) -> Entry | AttnccError:
+def _try(result: Callable[[], Result]) -> Result | AttnccError:
     try:
-        return done.result()
+        return result()
     except AttnccError as error:
         return error
     except BrokenProcessPool as error:

@@ -16,19 +16,19 @@ from attncc.analysis.interval import Interval
 from attncc.analysis.linear import Form, at_least_zero, difference, expression, form_of, sort_key
 from attncc.analysis.logic import joined, literal_form, negated, parts
 from attncc.analysis.numbers import INF, PYTHON, Value
-from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply, cast, const, param, postorder
+from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply, cast, const, param
 
 #: The ends of a tile, both included, as parameters of the expressions that classify it.
 Q_MIN, Q_MAX, KV_MIN, KV_MAX = (param(name) for name in ("q_min", "q_max", "kv_min", "kv_max"))
-NONNEGATIVE: Final = Interval(0, INF)
-POSITIVE: Final = Interval(1, INF)
+#: Positions and sizes are below this, by far.
+LARGEST: Final = 2**40
+NONNEGATIVE: Final = Interval(0, LARGEST)
+POSITIVE: Final = Interval(1, LARGEST)
 #: What holds for every call: positions and heads count from 0, sizes from 1.
 FACTS: Final[Mapping[str, Interval]] = {
     **dict.fromkeys(("b", "h", "q_idx", "kv_idx", "q_min", "q_max", "kv_min", "kv_max"), NONNEGATIVE),
     **dict.fromkeys(("batch", "heads", "q_len", "kv_len"), POSITIVE),
 }
-#: log2 of the sizes up to which a Float sum or product is certainly finite in float32.
-FINITE_BITS: Final = 120.0
 #: log2 of the sizes of an Index.
 INDEX_BITS: Final = 63.0
 #: Of more operands or conditions than this, none is compared with the others.
@@ -41,9 +41,8 @@ class ExprNumbers:
 
     def __init__(self, ordered: Mapping[Expr, Expr], positive: Iterable[Expr] = ()) -> None:
         self.ordered = dict(ordered)
-        self.walk = Walk(PYTHON, leaves(Box(FACTS, dict.fromkeys(positive, POSITIVE))), loading(None))
+        self.walk = Walk(PYTHON, leaves(Box(FACTS, dict.fromkeys(positive, Interval(1, INF)))), loading(None))
         self.forms: dict[Expr, Form] = {}
-        self.magnitudes: dict[Expr, float] = {}
         self.proofs: dict[object, bool] = {}
 
     def const(self, value: bool | int | float) -> Value:
@@ -120,7 +119,8 @@ class ExprNumbers:
         if a.scalar is Scalar.BOOL:
             return _lifted(self.and_(a, b) if op is Op.MIN else self.or_(a, b))
         if _is_float(a, b):
-            return apply(op, a, b)
+            order = self._float_order(Op.LE, a, b)
+            return (a if (order is TRUE) == (op is Op.MIN) else b) if order.op is Op.CONST else apply(op, a, b)
         if _is_open(a) or _is_open(b):
             limit, other = (a, b) if _is_open(a) else (b, a)
             return other if _number(limit) == neutral else limit
@@ -196,9 +196,13 @@ class ExprNumbers:
 
     def _float_order(self, op: Op, a: Expr, b: Expr) -> Expr:
         """A comparison of Floats as it stands, so that NaN makes it false; decided where one side is out of reach."""
-        for bound, other in ((a, b), (b, a)):
-            if bound.op is Op.CONST and abs(_number(bound)) > 2**FINITE_BITS and self.magnitude(other) <= FINITE_BITS:
-                return const((_number(bound) < 0) == (bound is a))
+        left, right = self.fact(a), self.fact(b)
+        if left.nan is False and right.nan is False:
+            compare = PYTHON.lt if op is Op.LT else PYTHON.le
+            if compare(left.hi, right.lo):
+                return TRUE
+            if (PYTHON.le if op is Op.LT else PYTHON.lt)(right.hi, left.lo):
+                return FALSE
         return apply(op, a, b)
 
     def and_(self, a: Value, b: Value) -> Value:
@@ -241,7 +245,9 @@ class ExprNumbers:
 
     def as_index(self, a: Value) -> Value:
         a = _lifted(a)
-        return const(math.nan) if _is_open(a) or self.magnitude(a) > INDEX_BITS else cast(a, Scalar.INDEX)
+        found = self.fact(a)
+        small = found.nan is False and found.lo > -(2.0**INDEX_BITS) and found.hi < 2.0**INDEX_BITS
+        return cast(a, Scalar.INDEX) if small and not _is_open(a) else const(math.nan)
 
     def known(self, truth: Value) -> bool | None:
         truth = _lifted(truth)
@@ -334,34 +340,6 @@ class ExprNumbers:
             grows = self.fact(smaller.args[1]).lo > 0
             return bool(grows) and self.is_nonnegative(difference(larger.args[0], smaller.args[0], self.forms))
         return False
-
-    def magnitude(self, expr: Expr) -> float:
-        """log2 of a size that the value certainly does not exceed; infinite where it may be infinite or NaN."""
-        for each in postorder(expr):
-            if each not in self.magnitudes:
-                self.magnitudes[each] = _magnitude(each, [self.magnitudes[arg] for arg in each.args])
-        return self.magnitudes[expr]
-
-
-def _magnitude(expr: Expr, args: list[float]) -> float:
-    match expr.op:
-        case Op.CONST:
-            size = abs(_number(expr))
-            return math.log2(size) if 0 < size < INF else 0.0 if size == 0 else INF
-        case Op.ADD | Op.SUB:
-            return max(args) + 1
-        case Op.MUL:
-            return args[0] + args[1]
-        case Op.NEG | Op.ABS | Op.MIN | Op.MAX:
-            return max(args)
-        case Op.WHERE:
-            return max(args[1:])
-        case _:
-            return INDEX_BITS if expr.scalar is not Scalar.FLOAT or _is_converted(expr) else INF
-
-
-def _is_converted(expr: Expr) -> bool:
-    return expr.op is Op.CAST and expr.args[0].scalar is not Scalar.FLOAT
 
 
 def _lifted(value: Value) -> Expr:

@@ -70,9 +70,12 @@ def loads(text: str, **values: Any) -> Variant:
 def check_functions(score_mod: object, mask_mod: object) -> None:
     """Raise InputError for anything that is neither a function nor None."""
     for role, function in (("score_mod", score_mod), ("mask_mod", mask_mod)):
-        if function is not None and not callable(function):
-            hint = "attncc.load takes a path, attncc.loads a text" if isinstance(function, str | Path) else None
-            raise InputError(f"`{role}` must be a function, but is {kind_of(function)}", hint=hint)
+        if function is None or (callable(function) and not isinstance(function, Variant)):
+            continue
+        hint = "attncc.load takes a path, attncc.loads a text" if isinstance(function, str | Path) else None
+        if isinstance(function, Variant):
+            hint = "a Variant that was compiled from functions has them as score_mod and mask_mod"
+        raise InputError(f"`{role}` must be a function, but is {kind_of(function)}", hint=hint)
 
 
 def _check_text(text: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def check_scale(scale: object, head_dim: int) -> float:
     if isinstance(scale, Tensor):
         hint = "pass a float; for a learned scale multiply q by it, or write it into score_mod"
         raise InputError("`scale` is a tensor", hint=hint)
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
+    if isinstance(scale, bool) or not isinstance(scale, Real):
         raise InputError(f"`scale` must be a number, but is {kind_of(scale)}")
     if not math.isfinite(scale):
         raise InputError(f"`scale` is {float(scale)}, which makes every score meaningless")

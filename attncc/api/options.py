@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Integral
 
 from attncc.api.inputs import kind_of
 from attncc.config import settings
@@ -60,11 +61,11 @@ def _backend(backend: object) -> str:
 def _block(name: str, size: object) -> int | None:
     if size is None:
         return None
-    if isinstance(size, bool) or not isinstance(size, int):
+    if isinstance(size, bool) or not isinstance(size, Integral):
         raise InputError(f"`{name}` must be an int, but is {kind_of(size)}")
-    if not 1 <= size <= MAX_BLOCK:
+    if not 1 <= int(size) <= MAX_BLOCK:
         raise InputError(f"`{name}` must be from 1 to {MAX_BLOCK}, but is {size}")
-    return size
+    return int(size)
 
 
 def _switch(name: str, value: object) -> bool | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -29,11 +30,13 @@ INT64 = range(-(2**63), 2**63)
 def check_names(spec: AttentionSpec, given: Mapping[str, object]) -> None:
     """Raise InputError for a keyword that is neither a captured tensor nor a parameter of the variant."""
     known = [c.name for c in spec.captures] + [p.name for p in spec.parameters]
-    for name in given:
+    for name, value in given.items():
         if name not in known:
             near = get_close_matches(name, [*known, *ARGUMENTS], 1)
             has = ", ".join(f"`{n}`" for n in known) or "none"
             hint = f"did you mean `{near[0]}`?" if near else f"it has: {has}"
+            if not near and isinstance(value, bool | float):
+                hint += "; float and bool parameters are constants, which attncc.load takes"
             raise InputError(f"`{spec.name}` has no captured tensor or parameter `{name}`", hint=hint)
 
 
@@ -92,9 +95,9 @@ def check_parameters(spec: AttentionSpec, given: Mapping[str, object]) -> tuple[
 
 
 def _check_parameter(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         hint = f"pass int({name})" if isinstance(value, float | Tensor) else None
         raise InputError(f"parameter `{name}` must be an int, but is {kind_of(value)}", hint=hint)
     if value not in INT64:
         raise InputError(f"parameter `{name}` is {value}, which does not fit in 64 bits")
-    return value
+    return int(value)

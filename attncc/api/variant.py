@@ -18,6 +18,7 @@ from attncc.api.options import Options, check_options
 from attncc.api.pickling import frozen, travels
 from attncc.api.pictures import picture_of
 from attncc.api.program import Function, Program, Reading, program_of, read_functions
+from attncc.api.self_test import check
 from attncc.api.values import check_names
 from attncc.errors import InputError
 from attncc.ir import AttentionSpec, print_spec
@@ -25,9 +26,8 @@ from attncc.report.explain import Explanation
 from attncc.report.picture import Picture
 from attncc.runtime import op
 
-op.install(
-    pipeline.lower_text
-)  # the operator finds the compiler here: both live on one floor and do not import each other
+# The operator finds the compiler here, and what tries new kernels: neither may import the other.
+op.install(pipeline.lower_text, check)
 
 
 class Variant:

@@ -28,6 +28,11 @@ def test_compile_takes_functions_only(wrong):
         attncc.compile(mask_mod=wrong)
 
 
+def test_a_variant_is_no_function():
+    with pytest.raises(InputError, match="`mask_mod` must be a function, but is a Variant"):
+        attncc.compile(mask_mod=attncc.compile(mask_mod=causal))
+
+
 def test_a_path_given_to_compile_points_to_load():
     with pytest.raises(InputError, match=r"attncc\.load takes a path"):
         attncc.compile("window.attn")

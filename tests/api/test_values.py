@@ -1,3 +1,4 @@
+import numpy
 import pytest
 import torch
 
@@ -95,6 +96,16 @@ def test_an_unknown_name_suggests_the_nearest():
 def test_an_unknown_name_far_from_all_lists_what_there_is():
     with pytest.raises(InputError, match="it has: `slopes`, `doc_ids`, `flag`, `temperature`, `window`"):
         check_names(SPEC, {"xyz": None})
+
+
+def test_numpy_ints_are_ints():
+    (value,) = check_parameters(SPEC, {"window": numpy.int32(7)})
+    assert (value, type(value)) == (7, int)
+
+
+def test_a_constant_of_a_text_points_to_load():
+    with pytest.raises(InputError, match=r"which attncc\.load takes"):
+        check_names(SPEC, {"cap": 2.0})
 
 
 def test_parameters_have_defaults():

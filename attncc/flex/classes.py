@@ -107,7 +107,7 @@ def _tested(seen: Seen, block: tuple[int, int]) -> Tensor:
 def _look_into(seen: Seen, classes: Tensor, block: tuple[int, int]) -> None:
     """Replace the class of each partial block by what its pairs say."""
     places = (classes == PARTIAL).nonzero()
-    for some in torch.split(places, max(1, PAIRS // (block[0] * block[1]))):  # type: ignore[no-untyped-call]  # torch's
+    for some in torch.split(places, max(1, PAIRS // (block[0] * block[1]))):
         visible, inside = pairs_of(seen, some, block)
         found = torch.where((visible == inside).flatten(1).all(1), FULL, PARTIAL)
         found = torch.where(visible.flatten(1).any(1), found, SKIP)

@@ -33,7 +33,10 @@ LIKE: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 def role_of(function: Function) -> str:
     """Whether a function is a score or a mask function, by its arguments."""
     parameters = _parameters(function)
-    count = sum(each.kind in LIKE and each.default is Parameter.empty and each.name not in SIZES for each in parameters)
+    needed = [each.name for each in parameters if each.kind in LIKE and each.default is Parameter.empty]
+    while len(needed) > len(POSITIONAL["mask"]) and needed[-1] in SIZES:
+        needed.pop()  # sizes are asked for after the positions, which may have any name, `batch` too
+    count = len(needed)
     many = any(each.kind is Parameter.VAR_POSITIONAL for each in parameters)
     kind = getattr(function, "kind", None)
     if kind in POSITIONAL:

@@ -64,8 +64,9 @@ def _neg(n: Numbers, expr: Expr, args: Sequence[Interval]) -> Interval:
 def _mul(n: Numbers, expr: Expr, args: Sequence[Interval]) -> Interval:
     for factor, number, other in zip(expr.args, args, reversed(args), strict=True):
         if factor.op is Op.CONST and number.lo is number.hi and isinstance(factor.value, int | float):
-            ends = [n.mul(end, number.lo, expr.scalar is Scalar.INDEX) for end in (other.lo, other.hi)]
-            return _arithmetic(n, expr, *(ends if factor.value >= 0 else ends[::-1]), _nan(n, args))
+            lo, hi = (n.mul(end, number.lo, expr.scalar is Scalar.INDEX) for end in (other.lo, other.hi))
+            lo, hi = (lo, hi) if factor.value >= 0 else (hi, lo)
+            return _arithmetic(n, expr, lo, hi, _nan(n, args))
     lo, hi = corners(n, args[0], args[1], lambda x, y: n.mul(x, y, expr.scalar is Scalar.INDEX))
     return _arithmetic(n, expr, lo, hi, _nan(n, args))
 

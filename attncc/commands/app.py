@@ -15,12 +15,13 @@ from attncc.commands.demo import demo
 from attncc.commands.explain import explain
 from attncc.commands.info import info
 from attncc.commands.plot import plot
+from attncc.commands.replay import replay
 from attncc.commands.show import show
 from attncc.commands.terminal import complain
 from attncc.config import settings
 from attncc.errors import AttnccError
 
-VERBS = (demo, check, show, explain, plot, compile_ahead, info)
+VERBS = (demo, check, show, explain, plot, compile_ahead, replay, info)
 
 EPILOG = """
 \b

@@ -8,6 +8,7 @@ The compiler lives on the same floor and is not imported; whoever stands above h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +27,10 @@ MAX_KERNELS = 8192
 
 class Lowered(Protocol):
     """What the compiler gives, as far as it matters here."""
+
+    @property
+    def spec(self) -> Any:
+        """The spec, as it was given."""
 
     @property
     def forward(self) -> Any:
@@ -56,11 +61,14 @@ _KERNELS: dict[tuple[Any, ...], Kernel] = {}
 _PASSES: dict[tuple[int, torch.device], TritonPass] = {}
 _DIFFERENTIABLE: dict[str, tuple[bool, ...]] = {}
 _COMPILER: list[Lower] = []
+_TESTS: list[Callable[..., None]] = []
 
 
-def install(lower: Lower) -> None:
-    """Hand over the compiler that turns a spec's text, a problem and a target into kernels."""
+def install(lower: Lower, test: Callable[..., None] | None = None) -> None:
+    """Hand over the compiler that turns a spec's text, a problem and a target into kernels, and what tries kernels:
+    a function of the spec and of what a `TritonPass` gives its test."""
     _COMPILER[:] = [lower]
+    _TESTS[:] = [] if test is None else [test]
 
 
 def attend(
@@ -178,7 +186,8 @@ def _triton(lowered: Lowered, device: torch.device, *, forward: bool) -> Kernel:
     programs = lowered.triton_forward if forward else lowered.triton_backward
     found = _PASSES.get((id(programs), device))
     if found is None:
-        found = _PASSES[id(programs), device] = TritonPass(programs, device)
+        test = partial(_TESTS[0], lowered.spec) if _TESTS else None
+        found = _PASSES[id(programs), device] = TritonPass(programs, device, test=test)
     return found.forward if forward else found.backward
 
 

@@ -24,14 +24,22 @@ from attncc.runtime.triton_tables import Lister, Tables
 from attncc.runtime.triton_values import Values, aligned, call_values, fit, fit_capture, pointer, strides, wide
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Loaded:
-    """A program on a device: its kernels, what fills its tables, and the functions that torch runs around them."""
+    """A program on a device: its kernels, what fills its tables, and the functions that torch runs around them.
+
+    `tested` says that nothing more has to be known of the kernels before they are used.
+    """
 
     program: TritonProgram
     kernels: dict[str, Kernel]
     lister: Lister
     host: dict[str, Callable[..., Any]]
+    tested: bool = False
+
+
+#: Tries newly loaded kernels: from them, (q, k, v), the captures and the parameters of the call that needs them.
+Test = Callable[["TritonPass", Loaded, Sequence[Tensor], Sequence[Tensor], Sequence[int]], None]
 
 
 @dataclass
@@ -42,13 +50,18 @@ class TritonPass:
     device: torch.device
     loaded: dict[tuple[bool, bool], Loaded] = field(default_factory=dict)
     tables: Tables = field(default_factory=Tables)
+    test: Test | None = None
 
     def load(self, *tensors: Tensor) -> Loaded:
         """The program for such tensors, built at the first call."""
-        kind = aligned(*tensors), wide(*tensors)
-        found = self.loaded.get(kind)
+        return self.load_kind(aligned(*tensors), wide(*tensors))
+
+    def load_kind(self, is_aligned: bool, is_wide: bool) -> Loaded:
+        """The program for aligned tensors or any, for wide ones or not."""
+        found = self.loaded.get((is_aligned, is_wide))
         if found is None:
-            found = self.loaded[kind] = _load(settle(self.programs(*kind), self.device), self.device)
+            program = settle(self.programs(is_aligned, is_wide), self.device)
+            found = self.loaded[is_aligned, is_wide] = _load(program, self.device)
         return found
 
     def forward(
@@ -64,8 +77,32 @@ class TritonPass:
         """out [B, Hq, Lq, Dv], and per row [B, Hq, Lq] lse, the largest score in base 2, and the sum of weights."""
         q, k, v = fit(q), fit(k), fit(v)
         out = empty_like(q, v.shape[3])
-        lse, largest, sums = (torch.empty(q.shape[:3], dtype=torch.float32, device=q.device) for _ in range(3))
         loaded = self.load(q, k, v, out)
+        if not loaded.tested:
+            self.try_out(loaded, (q, k, v), captures, parameters)
+        return self.launch_forward(loaded, q, k, v, out, captures, parameters, scale)
+
+    def try_out(
+        self, loaded: Loaded, tensors: Sequence[Tensor], captures: Sequence[Tensor], parameters: Sequence[int]
+    ) -> None:
+        """Test kernels before their first use."""
+        if self.test is not None:
+            self.test(self, loaded, tensors, captures, parameters)
+        loaded.tested = True
+
+    def launch_forward(
+        self,
+        loaded: Loaded,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        captures: Sequence[Tensor],
+        parameters: Sequence[int],
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The forward pass by these kernels, into `out`."""
+        lse, largest, sums = (torch.empty(q.shape[:3], dtype=torch.float32, device=q.device) for _ in range(3))
         held = [fit_capture(capture, q) for capture in captures]
         values = call_values(q, k, v, held, parameters, scale)
         values |= {"out_ptr": pointer(out), "lse_ptr": pointer(lse), **strides("out", out)}
@@ -94,6 +131,32 @@ class TritonPass:
         grad_q = empty_like(q, q.shape[3])
         grad_k, grad_v = (t.new_empty((q.shape[0], *t.shape[1:])) for t in (k, v))
         loaded = self.load(q, k, v, out, grad_out, grad_q, grad_k, grad_v)
+        if not loaded.tested:
+            self.try_out(loaded, (q, k, v), captures, parameters)
+        rest = (captures, parameters, scale)
+        return self.launch_backward(
+            loaded, grad_out, grad_lse, q, k, v, out, largest, sums, grad_q, grad_k, grad_v, *rest
+        )
+
+    def launch_backward(
+        self,
+        loaded: Loaded,
+        grad_out: Tensor,
+        grad_lse: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        largest: Tensor,
+        sums: Tensor,
+        grad_q: Tensor,
+        grad_k: Tensor,
+        grad_v: Tensor,
+        captures: Sequence[Tensor],
+        parameters: Sequence[int],
+        scale: float,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, list[Tensor | None]]:
+        """The backward pass by these kernels, into `grad_q`, and `grad_k` and `grad_v` of every sequence."""
         held = [fit_capture(capture, q) for capture in captures]
         values = call_values(q, k, v, held, parameters, scale)
         rows = [torch.empty(largest.shape, dtype=torch.float32, device=q.device) for _ in range(2)]

@@ -101,7 +101,7 @@ def weights(tensor: Tensor) -> Tensor:
 @contextmanager
 def nan_filled() -> Iterator[None]:
     """What torch.empty makes in this block is NaN, or the least int."""
-    kept = torch.empty, torch.empty_like, Tensor.new_empty
+    kept = torch.empty, torch.empty_like, Tensor.new_empty, torch.empty_permuted
 
     def filled(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def made(*args: object, **options: object) -> Tensor:
@@ -111,11 +111,12 @@ def nan_filled() -> Iterator[None]:
         return made
 
     torch.empty, torch.empty_like = filled(kept[0]), filled(kept[1])
+    torch.empty_permuted = filled(kept[3])
     Tensor.new_empty = filled(kept[2])  # type: ignore[method-assign,assignment]  # put back below
     try:
         yield
     finally:
-        torch.empty, torch.empty_like = kept[0], kept[1]
+        torch.empty, torch.empty_like, torch.empty_permuted = kept[0], kept[1], kept[3]
         Tensor.new_empty = kept[2]  # type: ignore[method-assign]
 
 

@@ -191,7 +191,6 @@ def findings(trial: Trial, kernels: TritonPass, loaded: Loaded) -> list[Finding]
         grad_out, grad_lse = trial.gradients(out.to(tensors[0].dtype))
         finite = torch.where(lse.isfinite(), lse, 0.0)
         loss = (out * grad_out.double()).nan_to_num().sum() + (finite * grad_lse.double()).sum()
-        wanted: Sequence[Tensor | None]
         wanted = torch.autograd.grad(loss, [*wide, *(c for c in held if c.requires_grad)], allow_unused=True)
         empty = lse == -math.inf
         largest = torch.where(empty, -math.inf, lse * math.log2(math.e)).float()
@@ -203,14 +202,16 @@ def findings(trial: Trial, kernels: TritonPass, loaded: Loaded) -> list[Finding]
         floats = [grad for grad, c in zip(of_captures, captures, strict=True) if c.is_floating_point()]
         names = ["q", "k", "v", *(c.name for c in trial.spec.captures if c.scalar is Scalar.FLOAT)]
         return [
-            _compare(f"gradient of {name}", a, torch.zeros_like(a) if b is None else b, GRADIENT_BAR * precision)
+            _compare(f"gradient of {name}", a, b, GRADIENT_BAR * precision)
             for name, a, b in zip(names, [of_q, of_k, of_v, *floats], wanted, strict=True)
             if a is not None
         ]
 
 
-def _compare(name: str, found: Tensor, wanted: Tensor, bar: float) -> Finding:
-    found, wanted = found.detach().double(), wanted.detach().double()
+def _compare(name: str, found: Tensor, wanted: Tensor | None, bar: float) -> Finding:
+    """One result; None stands for a gradient of zeros."""
+    found = found.detach().double()
+    wanted = torch.zeros_like(found) if wanted is None else wanted.detach().double()
     if not found.numel():
         return Finding(name, 0.0, bar, 0.0)
     same = (found == wanted) | (found.isnan() & ~wanted.isfinite()) | (~found.isfinite() & wanted.isnan())

@@ -15,13 +15,14 @@ from attncc.commands.demo import demo
 from attncc.commands.explain import explain
 from attncc.commands.info import info
 from attncc.commands.plot import plot
+from attncc.commands.prove import prove
 from attncc.commands.replay import replay
 from attncc.commands.show import show
 from attncc.commands.terminal import complain
 from attncc.config import settings
 from attncc.errors import AttnccError
 
-VERBS = (demo, check, show, explain, plot, compile_ahead, replay, info)
+VERBS = (demo, check, show, explain, plot, prove, compile_ahead, replay, info)
 
 EPILOG = """
 \b
@@ -31,6 +32,7 @@ A first look
   attncc explain window.attn -p window=512  which tiles are skipped, and why
   attncc plot window.attn -o window.png     a picture of the mask
   attncc check *.attn masks.py:causal       every mistake in all of them
+  attncc prove window.attn                  why what it skips may be skipped
 
 A variant is a file of .attn text, which is data, or a Python function (module:function or path.py:function), which is
 imported: that runs its code. `attncc VERB --help` has more examples.

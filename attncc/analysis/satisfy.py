@@ -36,8 +36,8 @@ ALWAYS: Final = (
 #: Numbers that a search tries for parameters.
 TRIED: Final = (0, 1, 2, 3, 4, 5, 7, 8, -1, 16, 64)
 #: Conjunctions and inequalities beyond which a proof is given up.
-MAX_CASES: Final = 48
-MAX_ROWS: Final = 120
+MAX_CASES: Final = 32
+MAX_ROWS: Final = 80
 #: Constants of a condition up to this are tried as sizes and positions.
 LARGEST_CONSTANT: Final = 1 << 20
 #: Sizes that a search tries.

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from attncc.analysis.bands import Bands, Dense, Tabulated, summarize_mask
-from attncc.analysis.certificate import pretended
+from attncc.analysis.certificate import pretended, prove
 from attncc.analysis.statistics import reads_along_a_side
 from attncc.frontend import trace_functions
 from attncc.ir import TRUE, AttentionSpec
@@ -63,3 +63,17 @@ def test_masks_without_captures_along_the_sequence_are_bands() -> None:
     print(f"{len(solved)} of {len(plain)} masks of the gallery are bands, {len(MASKS) - len(plain)} read captures")
     assert len(solved) >= 0.95 * len(plain)
     assert all(isinstance(shapes[name], Tabulated) for name in MASKS if name not in plain)
+
+
+#: Masks with quotients by several parameters, or choices among blocks: some of their claims are tested, not proven.
+TESTED_ONLY = {
+    *("neighborhood_2d", "neighborhood_3d", "dilated_neighborhood_1d", "strided_neighborhood_2d", "halo_2d"),
+    *("shifted_window_2d", "sliding_tile", "view_time", "context_sharding", "bigbird", "selected_blocks"),
+}
+
+
+@pytest.mark.parametrize("name", MASKS[:: round(1 / min(1.0, share(len(MASKS)) / len(MASKS)))])
+def test_the_claims_about_a_mask_of_the_gallery_are_proven(name: str) -> None:
+    found = prove(SPECS[name].mask)
+    assert not found.is_refuted
+    assert found.is_proven or name in TESTED_ONLY

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         LanguageError,
         UnsupportedError,
     )
+    from attncc.flex.sdpa import sdpa
     from attncc.frontend import parse, trace
     from attncc.ir import AttentionSpec, print_spec
     from attncc.reference import reference
@@ -51,6 +52,7 @@ __all__ = [
     "print_spec",
     "reference",
     "score",
+    "sdpa",
     "trace",
     "variants",
 ]
@@ -66,6 +68,7 @@ _ROOMS = {
         "LanguageError",
         "UnsupportedError",
     ),
+    "attncc.flex.sdpa": ("sdpa",),
     "attncc.frontend": ("parse", "trace"),
     "attncc.ir": ("AttentionSpec", "print_spec"),
     "attncc.reference": ("reference",),

@@ -52,6 +52,7 @@ class KernelPlan:
     beyond: str
     reads: str
     setup: tuple[Line, ...]
+    totals: tuple[Line, ...]
     per_group: tuple[Line, ...]
     per_row: tuple[Line, ...]
     step_indices: tuple[Line, ...]
@@ -60,6 +61,8 @@ class KernelPlan:
     per_partial: tuple[Line, ...]
     capture_gradients: tuple[Line, ...]
     score_gradient: tuple[Line, ...]
+    run_result: tuple[str, ...]
+    run_shares: tuple[str, ...]
     result: str
     differentiated: str
     imports: tuple[str, ...]
@@ -161,7 +164,8 @@ class _KernelDraft(Draft):
             hidden=hidden,
             beyond=beyond,
             reads=reads,
-            setup=tuple(self.used_setup(used) + totals + lines.get("setup", [])),
+            totals=tuple(totals),
+            setup=tuple(self.used_setup(used) + lines.get("setup", [])),
             per_group=tuple(self.indices(used, "b", "h", "kv_min", "kv_max", "q_all", "kv_all") + self.group_lines()),
             per_row=tuple(self.indices(used, "q_idx", "q_min", "q_max") + lines.get("row", []) + lines.get("test", [])),
             step_indices=tuple(self.indices(used, "kv_idx")),
@@ -170,6 +174,8 @@ class _KernelDraft(Draft):
             per_partial=tuple(lines.get("partial", [])),
             capture_gradients=tuple(capture_lines),
             score_gradient=tuple(flow_lines),
+            run_result=self.run_result(),
+            run_shares=self.run_shares(),
             result=self.result(),
             differentiated=self.differentiated(),
             imports=_imports([*body, beyond, hidden], self.derivatives is not None, bool(beyond), self.problem),
@@ -220,6 +226,22 @@ class _KernelDraft(Draft):
         self.printer = plain
         return text
 
+    def totals(self) -> list[str]:
+        """The gradients of captures, which each share of the heads sums up for itself."""
+        return [f"grad_{self.captures[name]}" for name in self.derivatives.wanted()] if self.derivatives else []
+
+    def run_result(self) -> tuple[str, ...]:
+        """The line that hands over the sums of a share, where there are any."""
+        return (f"return [{', '.join(self.totals())}]",) if self.totals() else ()
+
+    def run_shares(self) -> tuple[str, ...]:
+        """The line that runs all shares and adds up their sums."""
+        if self.derivatives is None or not self.totals():
+            return ("in_parallel(run, groups)",)
+        places = [self.derivatives.captures.index(name) for name in self.derivatives.wanted()]
+        copied = " + ".join(f"captures[{i}].numel()" for i in places)
+        return (f"[{', '.join(self.totals())}] = in_parallel(run, groups, copied={copied})",)
+
     def result(self) -> str:
         """What the backward kernel returns."""
         gradients = self.problem.gradients
@@ -245,7 +267,7 @@ class _KernelDraft(Draft):
 def _imports(body: Sequence[str], backward: bool, guarded: bool, problem: Problem) -> tuple[str, ...]:
     """The line that imports what a kernel stands on, in alphabetical order."""
     text = "\n".join(body)
-    names = {"head_groups", "steps"}
+    names = {"head_groups", "in_parallel", "steps"}
     if not backward or (problem.gradients is not None and problem.gradients.q):
         names.add("empty_like")
     names |= {name for name in ("add_at", "block_bounds", "gather", "hold") if f"{name}(" in text}

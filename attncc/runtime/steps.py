@@ -6,7 +6,12 @@ per kv head, n columns of a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -16,7 +21,14 @@ from attncc.errors import InputError
 #: Columns of a step that heads are grouped for; fewer would make the products thin.
 COLUMNS = 256
 
+#: Scores below which starting a thread costs more than it saves.
+WORTH_A_THREAD = 1 << 21
+#: Elements of gradients of captures that each thread may hold a copy of.
+MOST_COPIED = 1 << 22
+
 Group = tuple[slice, slice, slice, slice]
+Totals = list[Tensor] | None
+_LOCK = threading.Lock()
 Step = tuple[int, int, list[tuple[int, int]]]
 
 
@@ -26,27 +38,89 @@ def empty_like(q: Tensor, last: int) -> Tensor:
     return torch.empty_permuted((*q.shape[:3], last), (*order, 3), dtype=q.dtype, device=q.device)
 
 
-def head_groups(q: Tensor, k: Tensor, rows: int, scores: int, *, by_batch: bool, by_head: bool) -> Iterator[Group]:
-    """Heads that run as one matrix product, as slices of (batch, heads, kv batch, kv heads).
+def head_groups(
+    q: Tensor, k: Tensor, rows: int, scores: int, *, owners: bool, by_batch: bool, by_head: bool
+) -> list[list[Group]]:
+    """Heads that run as one matrix product, as slices of (batch, heads, kv batch, kv heads), in shares for threads.
 
     A group holds one sequence, or whole sequences. `by_batch` and `by_head` say that tiles differ between sequences and
-    between heads; `rows` is the height of a tile and `scores` how many scores a step may hold.
+    between heads; `rows` is the height of a tile and `scores` how many scores a step may hold. With `owners` no two
+    shares have the same keys.
     """
     (batch, heads, q_len, _), (kv_batch, kv_heads, kv_len, _) = q.shape, k.shape
     shared = heads // kv_heads
-    limit = max(1, scores // max(1, min(rows, q_len) * min(COLUMNS, kv_len)))
-    if by_head:
-        head_step = 1
-    else:
-        head_step = min(heads, max(shared, limit // shared * shared))
+    threads = torch.get_num_threads() if q.device.type == "cpu" else 1
+    if batch * heads * q_len * kv_len < WORTH_A_THREAD or (owners and kv_batch != batch):
+        threads = 1
+    tile = max(1, min(rows, q_len) * min(COLUMNS, kv_len))
+    limit = max(1, scores // tile)
+    if threads > 1:
+        limit = max(1, min(scores // (tile * threads), batch * heads // threads))
+    head_step = 1 if by_head else min(heads, max(shared, limit // shared * shared))
     whole = head_step == heads and not by_batch and kv_batch == batch
     batch_step = min(max(1, limit // heads), batch) if whole else 1
+    groups: list[Group] = []
     for b0 in range(0, batch, max(1, batch_step)):
         b = slice(b0, min(b0 + batch_step, batch))
         kv_b = b if kv_batch == batch else slice(0, 1)
         for h0 in range(0, heads, head_step):
             h = slice(h0, min(h0 + head_step, heads))
-            yield b, h, kv_b, slice(h.start // shared, (h.stop - 1) // shared + 1)
+            groups.append((b, h, kv_b, slice(h.start // shared, (h.stop - 1) // shared + 1)))
+    return _shares(groups, threads, owners)
+
+
+def _shares(groups: list[Group], threads: int, owners: bool) -> list[list[Group]]:
+    """The groups in contiguous shares, one for each thread; with `owners` those of the same keys stay together."""
+    units: list[list[Group]] = []
+    for group in groups:
+        if owners and units and units[-1][-1][2:] == group[2:]:
+            units[-1].append(group)
+        else:
+            units.append([group])
+    if len(units) < threads:
+        return [groups]
+    ends = [round(i * len(units) / threads) for i in range(threads + 1)]
+    return [[group for unit in units[a:b] for group in unit] for a, b in itertools.pairwise(ends)]
+
+
+def in_parallel(run: Callable[[list[Group]], Totals], shares: list[list[Group]], copied: int = 0) -> list[Tensor]:
+    """Run each share, on a thread of its own if there are several, and add up what they return, in order.
+
+    Threads that each take a share wait for each other once, where operations that are split among threads wait once
+    for each operation; on a busy machine that decides. `copied` elements are held by each share: many make it one.
+    """
+    if len(shares) == 1 or copied > MOST_COPIED:
+        return run([group for share in shares for group in share]) or []
+    pool = _pool(len(shares))
+    parts = [future.result() or [] for future in [pool.submit(_run_alone, run, share) for share in shares]]
+    return [sum(rest, first) for first, *rest in zip(*parts, strict=True)]
+
+
+def _run_alone(run: Callable[[list[Group]], Totals], share: list[Group]) -> Totals:
+    with torch.no_grad():
+        return run(share)
+
+
+@functools.cache
+def _pool_of(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch does not split operations; a forked process makes its own."""
+    own = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="attncc", initializer=_stay_single)
+    started = threading.Barrier(threads)
+    list(pool.map(lambda _: started.wait(), range(threads)))
+    torch.set_num_threads(own)  # for threads to come, whose number the workers have just set
+    return pool
+
+
+def _stay_single() -> None:
+    """Let torch run each operation of this thread on this thread."""
+    torch.get_num_threads()  # a thread takes over the number of the process when it first asks: before it is set
+    torch.set_num_threads(1)
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    with _LOCK:
+        return _pool_of(os.getpid(), threads)
 
 
 def steps(visit: Tensor | bool, full: Tensor | bool, tile: int, columns: int, length: int) -> Iterator[Step]:

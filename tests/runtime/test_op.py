@@ -17,7 +17,7 @@ from attncc import pipeline
 from attncc.errors import InputError, UnsupportedError
 from attncc.frontend import parse
 from attncc.reference import reference
-from attncc.runtime import build, op
+from attncc.runtime import build, op, steps
 from tests.numeric.kernels import attend, difference
 
 CAUSAL = parse("attn 1\nattention causal:\n  mask = q_idx >= kv_idx\n")
@@ -312,6 +312,33 @@ def test_no_tensor_grows_with_the_square_of_the_length(spec, captures, monkeypat
     # A step of scores has a fixed size, with int64 indices 8 MiB; nothing else is larger than 32 bytes a position.
     assert largest[0] > 0
     assert largest[1] <= max(largest[0], 32 * 8192, 8 << 20)
+
+
+SHARED = parse(
+    "attn 1\nattention shared(reach: int = 90):\n  capture table: float[_]\n  capture slopes: float[heads]\n"
+    "  mask = q_idx - kv_idx < reach + 20 * h\n  score = score * slopes[h] + table[abs(q_idx - kv_idx)]\n"
+)
+
+
+@pytest.mark.parametrize(("batch", "kv_batch", "kv_heads"), [(2, 2, 6), (2, 1, 6), (1, 1, 2), (3, 3, 1)])
+def test_shares_of_heads_on_threads_give_the_same(batch, kv_batch, kv_heads, monkeypatch):
+    q, k, v = (torch.randn(b, h, 300, 8) for b, h in ((batch, 6), (kv_batch, kv_heads), (kv_batch, kv_heads)))
+    inputs = [t.requires_grad_() for t in (q, k, v, torch.randn(300), torch.rand(6))]
+    before = torch.get_num_threads()
+
+    def run() -> list[Tensor]:
+        out, lse = attend(SHARED, *inputs[:3], tuple(inputs[3:]))
+        return [out, lse, *torch.autograd.grad((out.sin()).sum() + lse.sum(), inputs)]
+
+    alone = run()
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setattr(steps, "WORTH_A_THREAD", 0)
+        shared, again = run(), run()
+    finally:
+        torch.set_num_threads(before)
+    assert [difference(a, b) for a, b in zip(shared, again, strict=True)] == [0.0] * len(shared)
+    assert max(difference(a, b) for a, b in zip(shared, alone, strict=True)) <= 1e-5
 
 
 def test_threads_share_one_kernel():

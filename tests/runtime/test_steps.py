@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+
 import pytest
 import torch
 
 from attncc.errors import InputError
-from attncc.runtime.steps import add_at, block_bounds, empty_like, gather, head_groups, hold, refuse_outside, steps
+from attncc.runtime.steps import (
+    add_at,
+    block_bounds,
+    empty_like,
+    gather,
+    head_groups,
+    hold,
+    in_parallel,
+    refuse_outside,
+    steps,
+)
 from tests.share import share
 
 
@@ -14,16 +27,22 @@ def tensors(batch: int, heads: int, length: int, kv_heads: int, kv_batch: int) -
     return torch.empty(batch, heads, length, 4), torch.empty(kv_batch, kv_heads, length, 4)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("by_batch", [False, True])
 @pytest.mark.parametrize("by_head", [False, True])
 @pytest.mark.parametrize(
     ("batch", "heads", "kv_heads", "kv_batch"),
     [(1, 8, 8, 1), (3, 8, 2, 3), (3, 8, 2, 1), (2, 64, 1, 2), (5, 3, 3, 5), (1, 96, 32, 1)],
 )
-def test_groups_hold_each_head_once_with_its_keys(batch, heads, kv_heads, kv_batch, by_batch, by_head):
+def test_groups_hold_each_head_once_with_its_keys(
+    batch, heads, kv_heads, kv_batch, by_batch, by_head, threads, monkeypatch
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     q, k = tensors(batch, heads, 300, kv_heads, kv_batch)
+    shares = head_groups(q, k, 256, 1 << 20, owners=True, by_batch=by_batch, by_head=by_head)
+    assert len(shares) <= threads
     seen = torch.zeros(batch, heads, dtype=torch.int64)
-    for b, h, kv_b, kv_h in head_groups(q, k, 256, 1 << 20, by_batch=by_batch, by_head=by_head):
+    for b, h, kv_b, kv_h in (group for groups in shares for group in groups):
         seen[b, h] += 1
         queries, keys = q[b, h], k[kv_b, kv_h]
         shared = queries.shape[1] // keys.shape[1]
@@ -36,6 +55,36 @@ def test_groups_hold_each_head_once_with_its_keys(batch, heads, kv_heads, kv_bat
         assert not by_head or queries.shape[1] == 1
         assert keys.shape[0] == 1 or keys.shape[1] == kv_heads  # so that both axes are one
     assert (seen == 1).all()
+    owned = [
+        {(b, h) for *_, kv_b, kv_h in groups for b in range(9)[kv_b] for h in range(99)[kv_h]} for groups in shares
+    ]
+    assert all(a.isdisjoint(b) for a, b in itertools.combinations(owned, 2))
+
+
+def test_shares_run_on_threads_that_do_not_split_operations():
+    shares = [[(slice(i, i + 1),) * 4] for i in range(3)]
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+
+    def run(groups):
+        seen.append((threading.current_thread() is threading.main_thread(), torch.get_num_threads()))
+        return [torch.tensor([float(groups[0][0].start)])]
+
+    try:
+        assert in_parallel(run, shares)[0].item() == 3.0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(False, 1)] * 3
+    assert in_parallel(lambda groups: [torch.tensor(float(len(groups)))], shares, copied=1 << 30)[0].item() == 3.0
+
+
+def test_an_error_in_a_share_reaches_the_caller():
+    def run(groups):
+        raise InputError("no")
+
+    with pytest.raises(InputError, match="no"):
+        in_parallel(run, [[], []])
 
 
 def test_steps_cover_the_visited_tiles_in_order():

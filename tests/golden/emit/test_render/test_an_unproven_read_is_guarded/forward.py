@@ -13,7 +13,7 @@ Schedule:
 
 import torch
 
-from attncc.runtime.steps import empty_like, gather, head_groups, hold, refuse_outside, steps
+from attncc.runtime.steps import empty_like, gather, head_groups, hold, in_parallel, refuse_outside, steps
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 256, 128
 SCORES = 1048576  # that one step holds
@@ -35,48 +35,53 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
     table_size_1 = torch.tensor(table.shape[1])
     common_negative = -table_size_0
     common_negative_2 = -table_size_1
-    for group in head_groups(q, k, TILE_Q, SCORES, by_batch=False, by_head=False):
-        b_range, h_range, kv_b, kv_h = group
-        q_group, out_group = q[b_range, h_range], out[b_range, h_range]
-        keys, values = k[kv_b, kv_h], v[kv_b, kv_h]
-        shape, products = q_group.shape[:2], keys.shape[0] * keys.shape[1]  # [B, H] of this group; B * Hkv
-        columns = max(TILE_KV, SCORES // (shape[0] * shape[1] * TILE_Q))
-        buffer = torch.empty(shape[0] * shape[1] * min(TILE_Q, q_len) * min(columns, kv_len), dtype=FLOAT, device=device)
-        h = torch.arange(h_range.start, h_range.stop, device=device)[:, None, None]
-        head_holds = (h < common_negative) | (h >= table_size_0)
-        for q0 in range(0, q_len, TILE_Q):
-            q1 = min(q0 + TILE_Q, q_len)
-            queries = (q_group[:, :, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
-            top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far, in base 2
-            total = torch.zeros_like(top)  # sum of 2 ** (score - top)
-            weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of 2 ** (score - top) * value
-            q_idx = torch.arange(q0, q1, device=device)[:, None]
-            for kv0, kv1, partial in steps(True, True, TILE_KV, columns, kv_len):
-                kv_idx = torch.arange(kv0, kv1, device=device)
-                tile = buffer[: queries.shape[0] * queries.shape[1] * (kv1 - kv0)].view(*queries.shape[:2], -1)
-                torch.bmm(queries, keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim).mT, out=tile)
-                score = tile.view(*shape, q1 - q0, kv1 - kv0)  # [B, H, rows, n]
-                pair_sum = q_idx - kv_idx + 255  # <string>:4
-                score.add_(gather(table, hold(h, table, 0), hold(pair_sum, table, 1)))  # <string>:4
-                score.div_(20.0)  # <string>:4
-                score.tanh_()  # <string>:4
-                score.mul_(20.0)
-                beyond = head_holds | ((pair_sum < common_negative_2) | (pair_sum >= table_size_1))
-                score.masked_fill_(beyond, float("nan"))
-                if check_bounds and beyond.any():
-                    refuse_outside(score.isnan() & beyond, [("table", h, 0, table), ("table", pair_sum, 1, table)])
-                score.mul_(LOG2E)
-                weights = score.reshape(*queries.shape[:2], -1)
-                peak = torch.maximum(top, weights.amax(-1, keepdim=True))
-                shift = peak.masked_fill(peak == NEG_INF, 0.0)  # a row that has seen no key stays at -inf
-                decay = torch.exp2(top - shift)
-                weights.sub_(shift).exp2_()
-                total.mul_(decay).add_(weights.sum(-1, keepdim=True))
-                weighted.mul_(decay).baddbmm_(weights, values[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, value_dim))
-                top = peak
-            weighted.div_(total).masked_fill_(total == 0.0, 0.0)  # a row without a visible key gives 0
-            out_group[:, :, q0:q1] = weighted.view(*shape, q1 - q0, value_dim)
-            rows = (b_range, h_range, slice(q0, q1))
-            largest[rows], sums[rows] = top.view(*shape, -1), total.view(*shape, -1)
-            lse[rows] = top.add_(total.log2_()).mul_(LN2).view(*shape, -1)
+    groups = head_groups(q, k, TILE_Q, SCORES, owners=False, by_batch=False, by_head=False)
+
+    def run(groups):
+        for group in groups:
+            b_range, h_range, kv_b, kv_h = group
+            q_group, out_group = q[b_range, h_range], out[b_range, h_range]
+            keys, values = k[kv_b, kv_h], v[kv_b, kv_h]
+            shape, products = q_group.shape[:2], keys.shape[0] * keys.shape[1]  # [B, H] of this group; B * Hkv
+            columns = max(TILE_KV, SCORES // (shape[0] * shape[1] * TILE_Q))
+            buffer = torch.empty(shape[0] * shape[1] * min(TILE_Q, q_len) * min(columns, kv_len), dtype=FLOAT, device=device)
+            h = torch.arange(h_range.start, h_range.stop, device=device)[:, None, None]
+            head_holds = (h < common_negative) | (h >= table_size_0)
+            for q0 in range(0, q_len, TILE_Q):
+                q1 = min(q0 + TILE_Q, q_len)
+                queries = (q_group[:, :, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
+                top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far, in base 2
+                total = torch.zeros_like(top)  # sum of 2 ** (score - top)
+                weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of 2 ** (score - top) * value
+                q_idx = torch.arange(q0, q1, device=device)[:, None]
+                for kv0, kv1, partial in steps(True, True, TILE_KV, columns, kv_len):
+                    kv_idx = torch.arange(kv0, kv1, device=device)
+                    tile = buffer[: queries.shape[0] * queries.shape[1] * (kv1 - kv0)].view(*queries.shape[:2], -1)
+                    torch.bmm(queries, keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim).mT, out=tile)
+                    score = tile.view(*shape, q1 - q0, kv1 - kv0)  # [B, H, rows, n]
+                    pair_sum = q_idx - kv_idx + 255  # <string>:4
+                    score.add_(gather(table, hold(h, table, 0), hold(pair_sum, table, 1)))  # <string>:4
+                    score.div_(20.0)  # <string>:4
+                    score.tanh_()  # <string>:4
+                    score.mul_(20.0)
+                    beyond = head_holds | ((pair_sum < common_negative_2) | (pair_sum >= table_size_1))
+                    score.masked_fill_(beyond, float("nan"))
+                    if check_bounds and beyond.any():
+                        refuse_outside(score.isnan() & beyond, [("table", h, 0, table), ("table", pair_sum, 1, table)])
+                    score.mul_(LOG2E)
+                    weights = score.reshape(*queries.shape[:2], -1)
+                    peak = torch.maximum(top, weights.amax(-1, keepdim=True))
+                    shift = peak.masked_fill(peak == NEG_INF, 0.0)  # a row that has seen no key stays at -inf
+                    decay = torch.exp2(top - shift)
+                    weights.sub_(shift).exp2_()
+                    total.mul_(decay).add_(weights.sum(-1, keepdim=True))
+                    weighted.mul_(decay).baddbmm_(weights, values[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, value_dim))
+                    top = peak
+                weighted.div_(total).masked_fill_(total == 0.0, 0.0)  # a row without a visible key gives 0
+                out_group[:, :, q0:q1] = weighted.view(*shape, q1 - q0, value_dim)
+                rows = (b_range, h_range, slice(q0, q1))
+                largest[rows], sums[rows] = top.view(*shape, -1), total.view(*shape, -1)
+                lse[rows] = top.add_(total.log2_()).mul_(LN2).view(*shape, -1)
+
+    in_parallel(run, groups)
     return out, lse, largest, sums

@@ -15,7 +15,7 @@ Schedule:
 
 import torch
 
-from attncc.runtime.steps import empty_like, head_groups, steps
+from attncc.runtime.steps import empty_like, head_groups, in_parallel, steps
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 128, 64
 SCORES = 1048576  # that one step holds
@@ -34,51 +34,56 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
     lse, largest, sums = (torch.empty(batch, heads, q_len, dtype=FLOAT, device=device) for _ in range(3))
     slopes = captures[0]
     window = torch.tensor(parameters[0])
-    for group in head_groups(q, k, TILE_Q, SCORES, by_batch=False, by_head=False):
-        b_range, h_range, kv_b, kv_h = group
-        q_group, out_group = q[b_range, h_range], out[b_range, h_range]
-        keys, values = k[kv_b, kv_h], v[kv_b, kv_h]
-        shape, products = q_group.shape[:2], keys.shape[0] * keys.shape[1]  # [B, H] of this group; B * Hkv
-        columns = max(TILE_KV, SCORES // (shape[0] * shape[1] * TILE_Q))
-        buffer = torch.empty(shape[0] * shape[1] * min(TILE_Q, q_len) * min(columns, kv_len), dtype=FLOAT, device=device)
-        h = torch.arange(h_range.start, h_range.stop, device=device)[:, None, None]
-        kv_min = torch.arange(0, kv_len, TILE_KV, device=device)
-        kv_max = (torch.arange(0, kv_len, TILE_KV, device=device) + (TILE_KV - 1)).clamp(max=kv_len - 1)
-        head_slopes = slopes[h]  # <string>:6
-        for q0 in range(0, q_len, TILE_Q):
-            q1 = min(q0 + TILE_Q, q_len)
-            queries = (q_group[:, :, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
-            top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far, in base 2
-            total = torch.zeros_like(top)  # sum of 2 ** (score - top)
-            weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of 2 ** (score - top) * value
-            q_idx = torch.arange(q0, q1, device=device)[:, None]
-            q_min = torch.tensor(q0)
-            q_max = torch.tensor(q1 - 1)
-            visit = (q_max >= kv_min) & (kv_max + window > q_min)
-            full = (q_min >= kv_max) & (kv_min + window > q_max)
-            for kv0, kv1, partial in steps(visit, full, TILE_KV, columns, kv_len):
-                kv_idx = torch.arange(kv0, kv1, device=device)
-                tile = buffer[: queries.shape[0] * queries.shape[1] * (kv1 - kv0)].view(*queries.shape[:2], -1)
-                torch.bmm(queries, keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim).mT, out=tile)
-                score = tile.view(*shape, q1 - q0, kv1 - kv0)  # [B, H, rows, n]
-                distance = q_idx - kv_idx  # <string>:4
-                score.sub_(head_slopes * distance.to(FLOAT))  # <string>:6
-                for kv_from, kv_to in partial:
-                    kv_cut = torch.arange(kv_from, kv_to, device=device)
-                    distance_2 = q_idx - kv_cut  # <string>:4
-                    score[..., kv_from - kv0 : kv_to - kv0].masked_fill_(~((q_idx >= kv_cut) & (distance_2 < window)), NEG_INF)
-                score.mul_(LOG2E)
-                weights = score.reshape(*queries.shape[:2], -1)
-                peak = torch.maximum(top, weights.amax(-1, keepdim=True))
-                shift = peak.masked_fill(peak == NEG_INF, 0.0)  # a row that has seen no key stays at -inf
-                decay = torch.exp2(top - shift)
-                weights.sub_(shift).exp2_()
-                total.mul_(decay).add_(weights.sum(-1, keepdim=True))
-                weighted.mul_(decay).baddbmm_(weights, values[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, value_dim))
-                top = peak
-            weighted.div_(total).masked_fill_(total == 0.0, 0.0)  # a row without a visible key gives 0
-            out_group[:, :, q0:q1] = weighted.view(*shape, q1 - q0, value_dim)
-            rows = (b_range, h_range, slice(q0, q1))
-            largest[rows], sums[rows] = top.view(*shape, -1), total.view(*shape, -1)
-            lse[rows] = top.add_(total.log2_()).mul_(LN2).view(*shape, -1)
+    groups = head_groups(q, k, TILE_Q, SCORES, owners=False, by_batch=False, by_head=False)
+
+    def run(groups):
+        for group in groups:
+            b_range, h_range, kv_b, kv_h = group
+            q_group, out_group = q[b_range, h_range], out[b_range, h_range]
+            keys, values = k[kv_b, kv_h], v[kv_b, kv_h]
+            shape, products = q_group.shape[:2], keys.shape[0] * keys.shape[1]  # [B, H] of this group; B * Hkv
+            columns = max(TILE_KV, SCORES // (shape[0] * shape[1] * TILE_Q))
+            buffer = torch.empty(shape[0] * shape[1] * min(TILE_Q, q_len) * min(columns, kv_len), dtype=FLOAT, device=device)
+            h = torch.arange(h_range.start, h_range.stop, device=device)[:, None, None]
+            kv_min = torch.arange(0, kv_len, TILE_KV, device=device)
+            kv_max = (torch.arange(0, kv_len, TILE_KV, device=device) + (TILE_KV - 1)).clamp(max=kv_len - 1)
+            head_slopes = slopes[h]  # <string>:6
+            for q0 in range(0, q_len, TILE_Q):
+                q1 = min(q0 + TILE_Q, q_len)
+                queries = (q_group[:, :, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
+                top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far, in base 2
+                total = torch.zeros_like(top)  # sum of 2 ** (score - top)
+                weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of 2 ** (score - top) * value
+                q_idx = torch.arange(q0, q1, device=device)[:, None]
+                q_min = torch.tensor(q0)
+                q_max = torch.tensor(q1 - 1)
+                visit = (q_max >= kv_min) & (kv_max + window > q_min)
+                full = (q_min >= kv_max) & (kv_min + window > q_max)
+                for kv0, kv1, partial in steps(visit, full, TILE_KV, columns, kv_len):
+                    kv_idx = torch.arange(kv0, kv1, device=device)
+                    tile = buffer[: queries.shape[0] * queries.shape[1] * (kv1 - kv0)].view(*queries.shape[:2], -1)
+                    torch.bmm(queries, keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim).mT, out=tile)
+                    score = tile.view(*shape, q1 - q0, kv1 - kv0)  # [B, H, rows, n]
+                    distance = q_idx - kv_idx  # <string>:4
+                    score.sub_(head_slopes * distance.to(FLOAT))  # <string>:6
+                    for kv_from, kv_to in partial:
+                        kv_cut = torch.arange(kv_from, kv_to, device=device)
+                        distance_2 = q_idx - kv_cut  # <string>:4
+                        score[..., kv_from - kv0 : kv_to - kv0].masked_fill_(~((q_idx >= kv_cut) & (distance_2 < window)), NEG_INF)
+                    score.mul_(LOG2E)
+                    weights = score.reshape(*queries.shape[:2], -1)
+                    peak = torch.maximum(top, weights.amax(-1, keepdim=True))
+                    shift = peak.masked_fill(peak == NEG_INF, 0.0)  # a row that has seen no key stays at -inf
+                    decay = torch.exp2(top - shift)
+                    weights.sub_(shift).exp2_()
+                    total.mul_(decay).add_(weights.sum(-1, keepdim=True))
+                    weighted.mul_(decay).baddbmm_(weights, values[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, value_dim))
+                    top = peak
+                weighted.div_(total).masked_fill_(total == 0.0, 0.0)  # a row without a visible key gives 0
+                out_group[:, :, q0:q1] = weighted.view(*shape, q1 - q0, value_dim)
+                rows = (b_range, h_range, slice(q0, q1))
+                largest[rows], sums[rows] = top.view(*shape, -1), total.view(*shape, -1)
+                lse[rows] = top.add_(total.log2_()).mul_(LN2).view(*shape, -1)
+
+    in_parallel(run, groups)
     return out, lse, largest, sums

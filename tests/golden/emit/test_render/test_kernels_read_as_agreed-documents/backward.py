@@ -13,7 +13,7 @@ Schedule:
 
 import torch
 
-from attncc.runtime.steps import block_bounds, empty_like, head_groups, hold, steps
+from attncc.runtime.steps import block_bounds, empty_like, head_groups, hold, in_parallel, steps
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 128, 64
 SCORES = 1048576  # that one step holds
@@ -29,62 +29,66 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
     grad_k = torch.zeros(k.shape, dtype=FLOAT, device=device)
     grad_v = torch.zeros(v.shape, dtype=FLOAT, device=device)
     doc_ids = captures[0]
-    for group in head_groups(q, k, TILE_Q, SCORES, by_batch=True, by_head=False):
-        b_range, h_range, kv_b, kv_h = group
-        keys, values = k[kv_b, kv_h], v[kv_b, kv_h]
-        shape, products = q[b_range, h_range].shape[:2], keys.shape[0] * keys.shape[1]  # [B, H] of this group; B * Hkv
-        columns = max(TILE_KV, SCORES // (shape[0] * shape[1] * TILE_Q))
-        step_size = shape[0] * shape[1] * min(TILE_Q, q_len) * min(columns, kv_len)
-        buffer = torch.empty(step_size, dtype=FLOAT, device=device)
-        flow_buffer = torch.empty(step_size, dtype=FLOAT, device=device)
-        grad_keys = grad_k[kv_b, kv_h].view(products, kv_len, head_dim)
-        grad_values = grad_v[kv_b, kv_h].view(products, kv_len, value_dim)
-        b = torch.arange(b_range.start, b_range.stop, device=device)[:, None, None, None]
-        kv_min = torch.arange(0, kv_len, TILE_KV, device=device)
-        kv_max = (torch.arange(0, kv_len, TILE_KV, device=device) + (TILE_KV - 1)).clamp(max=kv_len - 1)
-        q_all = torch.arange(q_len, device=device)
-        kv_all = torch.arange(kv_len, device=device)
-        key_least, key_most, key_nan = block_bounds(doc_ids[hold(b, doc_ids, 0), hold(kv_all, doc_ids, 1)].to(torch.int64), TILE_KV, kv_len)
-        query_least, query_most, query_nan = block_bounds(doc_ids[hold(b, doc_ids, 0), hold(q_all, doc_ids, 1)].to(torch.int64), TILE_Q, q_len)
-        for q0 in range(0, q_len, TILE_Q):
-            q1 = min(q0 + TILE_Q, q_len)
-            queries = (q[b_range, h_range, q0:q1].to(FLOAT) * (scale * LOG2E)).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
-            rows = (b_range, h_range, slice(q0, q1))
-            total = sums[rows][..., None]
-            share = torch.where(total == 0.0, 0.0, 1.0 / total)  # weights below are 2 ** (score - largest): exact for any lse
-            grad_rows = grad_out[rows].to(FLOAT)
-            delta = (grad_rows * out[rows]).sum(-1, keepdim=True) - grad_lse[rows][..., None]
-            delta = delta.mul_(share).reshape(products, -1, 1)
-            grad_rows = grad_rows.mul(share).reshape(products, -1, value_dim)
-            top = largest[rows].reshape(products, -1, 1)
-            top = top.masked_fill(top == NEG_INF, -NEG_INF)  # a row without a visible key has weights 0
-            grad_queries = torch.zeros_like(queries)
-            q_idx = torch.arange(q0, q1, device=device)[:, None]
-            q_min = torch.tensor(q0)
-            q_max = torch.tensor(q1 - 1)
-            query_doc_ids = doc_ids[b, q_idx].to(torch.int64)  # <string>:4
-            common_holds = (q_max >= kv_min) & (key_most >= query_least[q0 // TILE_Q]) & (query_most[q0 // TILE_Q] >= key_least)
-            common_holds_2 = (q_min >= kv_max) & (query_least[q0 // TILE_Q] >= key_most) & (key_least >= query_most[q0 // TILE_Q])
-            visit = common_holds
-            full = common_holds_2
-            for kv0, kv1, partial in steps(visit, full, TILE_KV, columns, kv_len):
-                tile_shape = (*queries.shape[:2], kv1 - kv0)  # [B * Hkv, G * rows, n]
-                tile = buffer[: tile_shape[0] * tile_shape[1] * tile_shape[2]].view(tile_shape)
-                tile_keys = keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim)
-                torch.bmm(queries, tile_keys.mT, out=tile)
-                score = tile.view(*shape, q1 - q0, kv1 - kv0)  # [B, H, rows, n]
-                weights = score.reshape(tile_shape).sub_(top).exp2_()
-                pairs = weights.view(score.shape)
-                for kv_from, kv_to in partial:
-                    kv_cut = torch.arange(kv_from, kv_to, device=device)
-                    pairs[..., kv_from - kv0 : kv_to - kv0].masked_fill_(~((q_idx >= kv_cut) & (query_doc_ids == doc_ids[b, kv_cut].to(torch.int64))), 0.0)
-                grad_values[:, kv0:kv1].baddbmm_(weights.mT, grad_rows)
-                flow = flow_buffer[: weights.numel()].view(tile_shape)
-                tile_values = values[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, value_dim)
-                torch.bmm(grad_rows, tile_values.mT, out=flow)
-                flow.sub_(delta).mul_(weights)  # gradient of the modified scores
-                grad_keys[:, kv0:kv1].baddbmm_(flow.mT, queries)
-                grad_queries.baddbmm_(flow, tile_keys)
-            grad_q[b_range, h_range, q0:q1] = grad_queries.mul_(scale).view(*shape, q1 - q0, head_dim)
+    groups = head_groups(q, k, TILE_Q, SCORES, owners=True, by_batch=True, by_head=False)
+
+    def run(groups):
+        for group in groups:
+            b_range, h_range, kv_b, kv_h = group
+            keys, values = k[kv_b, kv_h], v[kv_b, kv_h]
+            shape, products = q[b_range, h_range].shape[:2], keys.shape[0] * keys.shape[1]  # [B, H] of this group; B * Hkv
+            columns = max(TILE_KV, SCORES // (shape[0] * shape[1] * TILE_Q))
+            step_size = shape[0] * shape[1] * min(TILE_Q, q_len) * min(columns, kv_len)
+            buffer = torch.empty(step_size, dtype=FLOAT, device=device)
+            flow_buffer = torch.empty(step_size, dtype=FLOAT, device=device)
+            grad_keys = grad_k[kv_b, kv_h].view(products, kv_len, head_dim)
+            grad_values = grad_v[kv_b, kv_h].view(products, kv_len, value_dim)
+            b = torch.arange(b_range.start, b_range.stop, device=device)[:, None, None, None]
+            kv_min = torch.arange(0, kv_len, TILE_KV, device=device)
+            kv_max = (torch.arange(0, kv_len, TILE_KV, device=device) + (TILE_KV - 1)).clamp(max=kv_len - 1)
+            q_all = torch.arange(q_len, device=device)
+            kv_all = torch.arange(kv_len, device=device)
+            key_least, key_most, key_nan = block_bounds(doc_ids[hold(b, doc_ids, 0), hold(kv_all, doc_ids, 1)].to(torch.int64), TILE_KV, kv_len)
+            query_least, query_most, query_nan = block_bounds(doc_ids[hold(b, doc_ids, 0), hold(q_all, doc_ids, 1)].to(torch.int64), TILE_Q, q_len)
+            for q0 in range(0, q_len, TILE_Q):
+                q1 = min(q0 + TILE_Q, q_len)
+                queries = (q[b_range, h_range, q0:q1].to(FLOAT) * (scale * LOG2E)).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
+                rows = (b_range, h_range, slice(q0, q1))
+                total = sums[rows][..., None]
+                share = torch.where(total == 0.0, 0.0, 1.0 / total)  # weights below are 2 ** (score - largest): exact for any lse
+                grad_rows = grad_out[rows].to(FLOAT)
+                delta = (grad_rows * out[rows]).sum(-1, keepdim=True) - grad_lse[rows][..., None]
+                delta = delta.mul_(share).reshape(products, -1, 1)
+                grad_rows = grad_rows.mul(share).reshape(products, -1, value_dim)
+                top = largest[rows].reshape(products, -1, 1)
+                top = top.masked_fill(top == NEG_INF, -NEG_INF)  # a row without a visible key has weights 0
+                grad_queries = torch.zeros_like(queries)
+                q_idx = torch.arange(q0, q1, device=device)[:, None]
+                q_min = torch.tensor(q0)
+                q_max = torch.tensor(q1 - 1)
+                query_doc_ids = doc_ids[b, q_idx].to(torch.int64)  # <string>:4
+                common_holds = (q_max >= kv_min) & (key_most >= query_least[q0 // TILE_Q]) & (query_most[q0 // TILE_Q] >= key_least)
+                common_holds_2 = (q_min >= kv_max) & (query_least[q0 // TILE_Q] >= key_most) & (key_least >= query_most[q0 // TILE_Q])
+                visit = common_holds
+                full = common_holds_2
+                for kv0, kv1, partial in steps(visit, full, TILE_KV, columns, kv_len):
+                    tile_shape = (*queries.shape[:2], kv1 - kv0)  # [B * Hkv, G * rows, n]
+                    tile = buffer[: tile_shape[0] * tile_shape[1] * tile_shape[2]].view(tile_shape)
+                    tile_keys = keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim)
+                    torch.bmm(queries, tile_keys.mT, out=tile)
+                    score = tile.view(*shape, q1 - q0, kv1 - kv0)  # [B, H, rows, n]
+                    weights = score.reshape(tile_shape).sub_(top).exp2_()
+                    pairs = weights.view(score.shape)
+                    for kv_from, kv_to in partial:
+                        kv_cut = torch.arange(kv_from, kv_to, device=device)
+                        pairs[..., kv_from - kv0 : kv_to - kv0].masked_fill_(~((q_idx >= kv_cut) & (query_doc_ids == doc_ids[b, kv_cut].to(torch.int64))), 0.0)
+                    grad_values[:, kv0:kv1].baddbmm_(weights.mT, grad_rows)
+                    flow = flow_buffer[: weights.numel()].view(tile_shape)
+                    tile_values = values[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, value_dim)
+                    torch.bmm(grad_rows, tile_values.mT, out=flow)
+                    flow.sub_(delta).mul_(weights)  # gradient of the modified scores
+                    grad_keys[:, kv0:kv1].baddbmm_(flow.mT, queries)
+                    grad_queries.baddbmm_(flow, tile_keys)
+                grad_q[b_range, h_range, q0:q1] = grad_queries.mul_(scale).view(*shape, q1 - q0, head_dim)
+    in_parallel(run, groups)
     grad_k.mul_(LN2)  # the queries were in base 2
     return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), [None]

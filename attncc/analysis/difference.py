@@ -17,8 +17,19 @@ from attncc.analysis.canonical import canonical
 from attncc.analysis.certificate import pretended
 from attncc.analysis.compiled import function_of, names_of
 from attncc.analysis.satisfy import draw_numbers
-from attncc.ir import SCORE, AttentionSpec, Expr, Op, conjunction, const, node, param, postorder, substitute
-from attncc.ir import with_args as rebuilt
+from attncc.ir import (
+    SCORE,
+    AttentionSpec,
+    Expr,
+    Op,
+    conjunction,
+    const,
+    node,
+    param,
+    postorder,
+    substitute,
+    with_args,
+)
 
 #: Pairs at which two scores are compared.
 TRIES: Final = 6000

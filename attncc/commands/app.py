@@ -12,6 +12,7 @@ from attncc.commands.cache import cache
 from attncc.commands.check import check
 from attncc.commands.compile import compile_ahead
 from attncc.commands.demo import demo
+from attncc.commands.diff import diff
 from attncc.commands.explain import explain
 from attncc.commands.info import info
 from attncc.commands.plot import plot
@@ -22,7 +23,7 @@ from attncc.commands.terminal import complain
 from attncc.config import settings
 from attncc.errors import AttnccError
 
-VERBS = (demo, check, show, explain, plot, prove, compile_ahead, replay, info)
+VERBS = (demo, check, show, explain, plot, prove, diff, compile_ahead, replay, info)
 
 EPILOG = """
 \b
@@ -33,6 +34,7 @@ A first look
   attncc plot window.attn -o window.png     a picture of the mask
   attncc check *.attn masks.py:causal       every mistake in all of them
   attncc prove window.attn                  why what it skips may be skipped
+  attncc diff old.attn new.attn             a pair at which they differ, or that they are equal
 
 A variant is a file of .attn text, which is data, or a Python function (module:function or path.py:function), which is
 imported: that runs its code. `attncc VERB --help` has more examples.

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-TARGET = "file.attn, or module:function, or path.py:function (Python is imported: that runs its code)."
+TARGET = (
+    "file.attn, or module:function, or path.py:function (Python is imported: that runs its code; a function that makes "
+    "the mask or the score is called, with its own defaults and --param)."
+)
 
 Target = Annotated[str, typer.Argument(metavar="VARIANT", help=TARGET, show_default=False)]
 Targets = Annotated[list[str], typer.Argument(metavar="VARIANT...", help=TARGET, show_default=False)]

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 from rich.text import Text
 
-from attncc.commands.arguments import Json, Targets
+from attncc.commands.arguments import Json, Params, Targets, read_params
 from attncc.commands.definition import read_definition
 from attncc.commands.terminal import complain, complaints, console, print_json
 from attncc.errors import AttnccError, LanguageErrors
 from attncc.ir.verify import verify
 
 
-def check(targets: Targets, as_json: Json = False) -> None:
+def check(targets: Targets, param: Params = None, as_json: Json = False) -> None:
     """
     Read variants and report every mistake in them, with its place and a hint.
 
     \b
       attncc check window.attn alibi.attn
+      attncc check window.attn --param window=512
       attncc check mymodel.masks:window        (imports mymodel.masks: runs its code)
       attncc check *.attn --json
     """
-    found = {target: _mistakes(target) for target in targets}
+    parameters = read_params(param)
+    found = {target: _mistakes(target, parameters) for target in targets}
     count = sum(map(len, found.values()))
     if as_json:
         print_json([_as_json(target, errors) for target, errors in found.items()])
@@ -33,9 +36,9 @@ def check(targets: Targets, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _mistakes(target: str) -> list[AttnccError]:
+def _mistakes(target: str, parameters: Mapping[str, int | float | bool]) -> list[AttnccError]:
     try:
-        verify(read_definition(target).spec)
+        verify(read_definition(target, parameters).spec)
     except LanguageErrors as several:
         return list(several.errors)
     except AttnccError as error:

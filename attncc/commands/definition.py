@@ -10,10 +10,12 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from inspect import Parameter, signature
 from pathlib import Path
+from pkgutil import iter_modules
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from attncc.errors import AttnccError, InputError
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 SCORE_ARGUMENTS = 5
 MASK_ARGUMENTS = 4
+WANTED = "a score function takes (score, b, h, q_idx, kv_idx), a mask function (b, h, q_idx, kv_idx)"
+VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,14 @@ def _read_text(target: str) -> Source:
 def _read_python(target: str, path: str, names: str, parameters: Mapping[str, int | float | bool]) -> Definition:
     module = _run_file(Path(path)) if path.endswith(".py") else _import_module(path)
     found: dict[str, Callable[..., Any]] = {}
+    left = dict(parameters)
     for name in names.split(","):
-        value = _find(module, name.strip(), target)
+        value = _called(_find(module, name.strip(), target), name, left)
         for role, function in _roles(value, name).items():
             if role in found:
                 raise InputError(f"{target} names two {role} functions", hint="give one of each, or compose them")
             found[role] = function
-    return _trace(target, names, found, parameters)
+    return _trace(target, names, found, left)
 
 
 def _trace(
@@ -91,7 +96,21 @@ def _trace(
     score_mod, mask_mod = found.get("score"), found.get("mask")
     name = names.replace(",", "_").replace(".", "_")
     traced = trace_functions(score_mod, mask_mod, name if name.isidentifier() else None)
-    return Definition(target, traced.spec, score_mod, mask_mod, dict(parameters))
+    return Definition(target, _set(traced.spec, parameters), score_mod, mask_mod, dict(parameters))
+
+
+def _set(spec: AttentionSpec, values: Mapping[str, int | float | bool]) -> AttentionSpec:
+    """The spec with other values of its parameters. Raises InputError for a name or a value that does not fit."""
+    known = [parameter.name for parameter in spec.parameters]
+    for name, value in values.items():
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            has = f"it has {', '.join(f'`{each}`' for each in known)}" if known else "it has none"
+            hint = f"did you mean `{near[0]}`?" if near else has
+            raise InputError(f"`{spec.name}` has no parameter `{name}`", hint=hint)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InputError(f"the parameter `{name}` is an int, not {value!r}")
+    return replace(spec, parameters=tuple(replace(p, value=values.get(p.name, p.value)) for p in spec.parameters))
 
 
 def _import_module(name: str) -> Any:
@@ -142,9 +161,36 @@ def _find(module: Any, name: str, target: str) -> Any:
     for part in name.split("."):
         if not hasattr(value, part):
             near = get_close_matches(part, dir(value), 1)
-            raise InputError(f"{target}: there is no `{part}`", hint=f"did you mean `{near[0]}`?" if near else None)
+            inside = ", ".join(each.name for each in iter_modules(getattr(value, "__path__", ())))
+            modules = f"its modules are {inside}: write {target.rpartition(':')[0]}.MODULE:{part}" if inside else None
+            raise InputError(f"{target}: there is no `{part}`", hint=f"did you mean `{near[0]}`?" if near else modules)
         value = getattr(value, part)
     return value
+
+
+def _called(value: Any, name: str, parameters: dict[str, int | float | bool]) -> Any:
+    """What a function makes that is neither a score nor a mask but needs no arguments beside parameters.
+
+    Those of `parameters` that it takes are taken out.
+    """
+    if not isinstance(value, FunctionType) or _positional(value) in (SCORE_ARGUMENTS, MASK_ARGUMENTS):
+        return value
+    wanted = signature(value).parameters
+    needed = [p.name for p in wanted.values() if p.default is Parameter.empty and p.kind not in VARIADIC]
+    missing = [each for each in needed if each not in parameters]
+    if missing:
+        shown = ", ".join(f"`{each}`" for each in missing)
+        hint = f"{WANTED}; if it makes one of these from {shown}, name what it made: mine = {name}(...)"
+        raise InputError(f"`{name}` takes {len(needed)} argument{'s' if len(needed) > 1 else ''}", hint=hint)
+    try:
+        made = value(**{each: parameters.pop(each) for each in wanted if each in parameters})
+    except AttnccError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's function does
+        raise InputError(f"{name}() raised {type(error).__name__}: {error}", hint=WANTED) from error
+    if not callable(made):
+        raise InputError(f"{name}() makes neither a score nor a mask, but {made!r}", hint=WANTED)
+    return made
 
 
 def _roles(value: Any, name: str) -> dict[str, Callable[..., Any]]:
@@ -154,13 +200,16 @@ def _roles(value: Any, name: str) -> dict[str, Callable[..., Any]]:
         return {role: function for role, function in both.items() if function is not None}
     if not callable(value):
         raise InputError(f"`{name}` is not a function")
-    count = sum(1 for p in signature(value).parameters.values() if _is_positional(p))
+    count = _positional(value)
     if count == SCORE_ARGUMENTS:
         return {"score": value}
     if count == MASK_ARGUMENTS:
         return {"mask": value}
-    wanted = "a score function takes (score, b, h, q_idx, kv_idx), a mask function (b, h, q_idx, kv_idx)"
-    raise InputError(f"`{name}` takes {count} arguments", hint=wanted)
+    raise InputError(f"`{name}` takes {count} arguments", hint=WANTED)
+
+
+def _positional(function: Callable[..., Any]) -> int:
+    return sum(1 for p in signature(function).parameters.values() if _is_positional(p))
 
 
 def _is_positional(parameter: Parameter) -> bool:

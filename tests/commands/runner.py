@@ -60,6 +60,18 @@ def three(a, b, c):
     return a
 
 
+def make_near(window=8):
+    return lambda b, h, q_idx, kv_idx: (q_idx >= kv_idx) & (q_idx - kv_idx < window)
+
+
+def make_nothing():
+    return "nothing"
+
+
+def make_fail():
+    raise KeyError("x")
+
+
 class masks:
     @staticmethod
     def causal(b, h, q_idx, kv_idx):

@@ -55,6 +55,17 @@ def test_json_has_the_text_and_what_a_call_brings(window):
     assert shown["captures"] == []
 
 
+def test_parameters_are_shown_with_the_values_given(window, functions):
+    assert "window: int = 17" in attncc("show", window, "--param", "window=17").out
+    assert "window: int = 17" in attncc("show", f"{functions}:near", "--param", "window=17").out
+
+
+def test_a_function_that_makes_a_mask_is_called(functions):
+    assert "window: int = 8" in attncc("show", f"{functions}:make_near").out
+    assert "window: int = 17" in attncc("show", f"{functions}:make_near", "-p", "window=17").out
+    assert attncc("show", "attncc.variants.windows:sliding_window").out == WINDOW.replace("window(", "sliding_window(")
+
+
 MISTAKES = {
     "no file": ("nowhere.attn", "InputError: there is no file nowhere.attn\n"),
     "no colon": ("nowhere", "InputError: there is no file nowhere\n"),
@@ -66,6 +77,15 @@ MISTAKES = {
     "no python file": ("nowhere.py:causal", "InputError: there is no file nowhere.py\n"),
     "nearest": ("{functions}:naer", "there is no `naer`\nhint: did you mean `near`?\n"),
     "arguments": ("{functions}:three", "InputError: `three` takes 3 arguments\nhint: a score function takes (score,"),
+    "makes nothing": ("{functions}:make_nothing", "make_nothing() makes neither a score nor a mask, but 'nothing'\n"),
+    "fails": ("{functions}:make_fail", "make_fail() raised KeyError: 'x'\n"),
+    "needs a tensor": (
+        "attncc.variants.bias:alibi",
+        "InputError: `alibi` takes 1 argument\nhint: a score function takes (score, b, h, q_idx, kv_idx), "
+        "a mask function (b, h, q_idx, kv_idx); if it makes one of these from `slopes`, name what it made: "
+        "mine = alibi(...)\n",
+    ),
+    "another module": ("attncc.variants:nothing_near", "write attncc.variants.MODULE:nothing_near\n"),
     "no function": ("{functions}:window", "InputError: `window` is not a function\n"),
     "two masks": ("{functions}:near,masks.causal", "names two mask functions\n"),
     "which function": ("{functions}", "which function?\nhint: name it, as in"),
@@ -78,6 +98,21 @@ def test_a_target_that_does_not_exist_is_explained(target, message, functions):
     assert finished.code == 1
     assert finished.out == ""
     assert message in finished.err
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("widnow=3", "did you mean `window`?"),
+        ("other=3", "it has `window`"),
+        ("window=1.5", "the parameter `window` is an int, not 1.5"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_explained(value, message, window, functions):
+    for target in (window, f"{functions}:near"):
+        finished = attncc("show", target, "--param", value)
+        assert (finished.code, finished.out) == (1, "")
+        assert message in finished.err
 
 
 def test_a_module_that_fails_says_how(tmp_path):

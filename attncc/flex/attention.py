@@ -59,7 +59,8 @@ def flex_attention(
         warnings.warn(message, FutureWarning, stacklevel=2)
     _check_kernel_options(kernel_options)
     inputs = _inputs(query, key, value, scale, enable_gqa)
-    mask_mod = None if block_mask is None else _mask_of(block_mask, inputs)
+    (batch, heads, q_len, _), kv_len = inputs.q.shape, inputs.k.shape[2]
+    mask_mod = None if block_mask is None else mask_of(block_mask, batch, heads, q_len, kv_len)
     reading = read_functions(score_mod, mask_mod, None, inputs.q.device)
     call = make_call(reading, inputs, Options("auto"))
     if return_aux is not None and return_aux.max_scores:
@@ -96,15 +97,17 @@ def _inputs(query: object, key: object, value: object, scale: float | None, enab
     return inputs
 
 
-def _mask_of(block_mask: object, inputs: Inputs) -> Function:
-    """The mask function of a block mask: its own where that says all, otherwise one that obeys the lists."""
+def mask_of(block_mask: object, batch: int, heads: int, q_len: int, kv_len: int) -> Function:
+    """The mask function of a block mask: its own where that says all, otherwise one that obeys the lists.
+
+    Raises InputError for a block mask that was made for other sizes, or that has no mask function.
+    """
     if not isinstance(block_mask, torch_flex.BlockMask):
         hint = "create_block_mask makes one of a mask function"
         raise InputError(f"`block_mask` must be a BlockMask, but is {type(block_mask).__name__}", hint=hint)
     if block_mask.mask_mod is torch_flex._sliced_mask_mod_error:
         hint = "assign one to its `mask_mod`, made from that of the block mask that was sliced"
         raise SlicedMaskError("a sliced BlockMask has no mask function", hint=hint)
-    (batch, heads, q_len, _), kv_len = inputs.q.shape, inputs.k.shape[2]
     is_whole = tuple(block_mask.BLOCK_SIZE) == (WHOLE, WHOLE)
     shape = block_mask.shape
     if not is_whole and (q_len, kv_len) != tuple(shape[-2:]):

@@ -128,6 +128,10 @@ class BlockMask(torch_flex.BlockMask):
             return BlockMask._of(replace(self._pattern, device=torch.device(device)))
         return BlockMask.from_torch(super().to(device))
 
+    def contiguous(self) -> BlockMask:
+        """Itself: for callers, such as `generate` of transformers, that take a mask for a tensor."""
+        return self
+
     def _adjust(self, new_q_len: int, new_kv_len: int) -> BlockMask:
         """The upper left part of the block mask, or the same function on longer sequences."""
         if self._pattern is not None and self.is_symbolic:

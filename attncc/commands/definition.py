@@ -102,6 +102,7 @@ def _trace(
 def _set(spec: AttentionSpec, values: Mapping[str, int | float | bool]) -> AttentionSpec:
     """The spec with other values of its parameters. Raises InputError for a name or a value that does not fit."""
     known = [parameter.name for parameter in spec.parameters]
+    settings: dict[str, int] = {}
     for name, value in values.items():
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -110,7 +111,8 @@ def _set(spec: AttentionSpec, values: Mapping[str, int | float | bool]) -> Atten
             raise InputError(f"`{spec.name}` has no parameter `{name}`", hint=hint)
         if isinstance(value, bool) or not isinstance(value, int):
             raise InputError(f"the parameter `{name}` is an int, not {value!r}")
-    return replace(spec, parameters=tuple(replace(p, value=values.get(p.name, p.value)) for p in spec.parameters))
+        settings[name] = value
+    return replace(spec, parameters=tuple(replace(p, value=settings.get(p.name, p.value)) for p in spec.parameters))
 
 
 def _import_module(name: str) -> Any:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from attncc.api.inputs import check_inputs, kind_of
-from attncc.api.lowering import make_call, run
-from attncc.api.options import check_options
-from attncc.api.program import Function, read_functions
+from attncc.api.inputs import kind_of
+from attncc.api.program import Function, Reading, read_functions
 from attncc.api.variant import Variant
+from attncc.api.warm import attend, options_of
 from attncc.errors import InputError
 from attncc.frontend import parse, read_source
 from attncc.source import Source
@@ -49,11 +50,12 @@ def attention(
     What was compiled is remembered: new closures with the same code, in each training step say, cost only a look-up.
     """
     check_functions(score_mod, mask_mod)
-    options = check_options(backend, block_m, block_n, deterministic, check_bounds)
-    inputs = check_inputs(q, k, v, scale)
-    reading = read_functions(score_mod, mask_mod, name, inputs.q.device).with_values(captures_and_params)
-    out, lse = run(make_call(reading, inputs, options))
-    return (out, lse) if return_lse else out
+    options = options_of(backend, block_m, block_n, deterministic, check_bounds)
+
+    def read(given: Mapping[str, Any] | None, device: torch.device | None) -> Reading:
+        return read_functions(score_mod, mask_mod, name, device).with_values(given or {})
+
+    return attend(read, q, k, v, scale, options, captures_and_params, return_lse)
 
 
 def load(path: str | Path, **values: Any) -> Variant:

@@ -15,7 +15,7 @@ from attncc.api.program import Program, Reading
 from attncc.api.values import check_capture_devices, check_captures, check_parameters
 from attncc.errors import UnsupportedError
 from attncc.reference import reference
-from attncc.runtime import op, triton_build, triton_version
+from attncc.runtime import eager, op, triton_build, triton_version
 from attncc.schedule import Gradients
 from attncc.schedule.triton import MAX_HEAD_DIM
 
@@ -52,8 +52,7 @@ def make_call(reading: Reading, inputs: Inputs, options: Options) -> Call:
 def run(call: Call) -> tuple[Tensor, Tensor]:
     """The output and its lse."""
     inputs, options = call.inputs, call.options
-    if options.backend == "triton" and (reason := triton_refusal(call.tensors)) is not None:
-        raise UnsupportedError(f"the Triton back end cannot run this: {reason}", hint='use backend="torch"')
+    _refuse(call)
     if options.backend == "reference":
         spec = call.program.spec
         parameters = {p.name: value for p, value in zip(spec.parameters, call.parameters, strict=True)}
@@ -73,6 +72,32 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
         check_bounds=options.checks_bounds(inputs.q.device.type),
         backend=backend_of(call),
     )
+
+
+def prepare(call: Call) -> eager.Attention | None:
+    """What runs this call, and others like it, in plain eager PyTorch; None where only `run` does."""
+    inputs, options = call.inputs, call.options
+    _refuse(call)
+    if options.backend == "reference":
+        return None
+    return eager.prepare(
+        call.program.text,
+        inputs.q,
+        inputs.k,
+        inputs.v,
+        call.captures,
+        call.parameters,
+        scale=inputs.scale,
+        tile_q=options.block_m or 0,
+        tile_kv=options.block_n or 0,
+        check_bounds=options.checks_bounds(inputs.q.device.type),
+        backend=backend_of(call),
+    )
+
+
+def _refuse(call: Call) -> None:
+    if call.options.backend == "triton" and (reason := triton_refusal(call.tensors)) is not None:
+        raise UnsupportedError(f"the Triton back end cannot run this: {reason}", hint='use backend="torch"')
 
 
 def backend_of(call: Call) -> str:

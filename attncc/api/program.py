@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from attncc.api.values import check_names
 from attncc.errors import InputError
 from attncc.frontend import Traced, fingerprint, trace_functions
 from attncc.ir import AttentionSpec, Parameter
+from attncc.runtime.eager import Attention, is_observed
 
 Function = Callable[..., Any]
 MAX_PROGRAMS = 512
@@ -33,6 +34,8 @@ class Program:
     spec: AttentionSpec
     text: str
     traced: Traced | None = None
+    #: What runs calls of this program, by the layout of their tensors and all else that it depends on.
+    prepared: dict[Any, Attention] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,8 @@ def read_functions(
 
 
 def _reader() -> Callable[..., Reading]:
-    """The function that reads; where torch.compile is in use, as one that it leaves alone, with all that it calls."""
-    if "torch._dynamo" not in sys.modules:
+    """The function that reads; where torch.compile looks on, as one that it leaves alone, with all that it calls."""
+    if "torch._dynamo" not in sys.modules or not is_observed():
         return _read_functions
     if not _UNTRACED:
         _UNTRACED.append(torch.compiler.disable(_read_functions))  # type: ignore[no-untyped-call]  # torch

@@ -13,13 +13,14 @@ from torch import Tensor
 from attncc import pipeline
 from attncc.api.explanation import explain_call
 from attncc.api.inputs import check_inputs, kind_of
-from attncc.api.lowering import Call, lowered, make_call, run
+from attncc.api.lowering import Call, lowered, make_call
 from attncc.api.options import Options, check_options
 from attncc.api.pickling import frozen, travels
 from attncc.api.pictures import picture_of
 from attncc.api.program import Function, Program, Reading, program_of, read_functions
 from attncc.api.self_test import check
 from attncc.api.values import check_names
+from attncc.api.warm import attend, options_of
 from attncc.errors import InputError
 from attncc.ir import AttentionSpec, print_spec
 from attncc.report.explain import Explanation
@@ -113,10 +114,8 @@ class Variant:
         Shapes: q [B, Hq, Lq, D], k [B, Hkv, Lkv, D], v [B, Hkv, Lkv, Dv]; out [B, Hq, Lq, Dv], lse [B, Hq, Lq], base e.
         Captured tensors and parameters are given by name. Raises InputError or UnsupportedError before anything runs.
         """
-        options = check_options(backend, block_m, block_n, deterministic, check_bounds)
-        call = self._call(q, k, v, scale, options, captures_and_params)
-        out, lse = run(call)
-        return (out, lse) if return_lse else out
+        options = options_of(backend, block_m, block_n, deterministic, check_bounds)
+        return attend(self._read, q, k, v, scale, options, captures_and_params, return_lse)
 
     def source(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> str:
         """The generated code of this call, forward and backward; takes the arguments of a call."""

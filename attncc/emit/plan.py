@@ -7,8 +7,9 @@ canonical ones for the digest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from attncc.analysis.shape import depends
 from attncc.analysis.tiles import TileTest
@@ -124,40 +125,19 @@ class _KernelDraft(Draft):
         visit, full = self.tile_test()
         scored, texts, beyond, reads = self.scores()
         hidden = self.hidden()
-        gradients = self.problem.gradients if self.derivatives else None
-        lines = self.printer.lines
-        plain = self.spec.score is SCORE
-        derived = self.derivatives.roots if self.derivatives else ()
-        capture_lines = (
-            capture_gradient_lines(self.derivatives, texts, self.captures, self.slices) if self.derivatives else []
-        )
-        flow_lines = score_gradient_lines(self.derivatives, texts) if self.derivatives else []
-        totals = [Line(line) for line in self.derivatives.totals(self.captures)] if self.derivatives else []
-        used = self.mentions([*capture_lines, *flow_lines, *totals, reads, beyond, hidden, scored])
-        body = [str(line) for each in (*lines.values(), capture_lines, flow_lines) for line in each]
+        own = self.derivatives
+        shares = capture_gradient_lines(own, texts, self.captures, self.slices) if own else []
+        flow = score_gradient_lines(own, texts) if own else []
+        totals = [Line(line) for line in own.totals(self.captures)] if own else []
+        used = self.mentions([*shares, *flow, *totals, reads, beyond, hidden, scored])
+        needed_again = own is not None and self.spec.score in own.roots
         return KernelPlan(
-            template=self.template,
-            name=self.spec.name,
             docstring=tuple(docstring),
-            accumulator=f"torch.{self.problem.accumulator}",
-            tile_q=self.schedule.tile_q,
-            tile_kv=self.schedule.tile_kv,
-            scores_per_step=self.schedule.scores_per_step,
-            by_batch=self.tiles_differ_by("b"),
-            by_head=self.tiles_differ_by("h"),
-            masked=self.spec.mask is not TRUE,
             multiplies="score" in depends(self.spec.score) or SCORE in texts,
             guarded=bool(beyond),
-            plain=plain,
-            rescales_k=plain and gradients is not None and gradients.k,
-            wants_q=gradients is not None and gradients.q,
-            wants_k=gradients is not None and gradients.k,
-            wants_v=gradients is not None and gradients.v,
-            of_scores=gradients is not None and gradients.of_scores,
-            query_factor="(scale * LOG2E)" if plain else "scale",
             shapes_flow="grad_score" in used,
             shapes_weights="pairs" in used or self.spec.mask is not TRUE,
-            scored_base_2=f"{scored}.mul(LOG2E)" if self.spec.score in derived else f"{scored}.mul_(LOG2E)",
+            scored_base_2=f"{scored}.mul(LOG2E)" if needed_again else f"{scored}.mul_(LOG2E)",
             scored=scored,
             visit=visit,
             full=full,
@@ -165,21 +145,56 @@ class _KernelDraft(Draft):
             beyond=beyond,
             reads=reads,
             totals=tuple(totals),
-            setup=tuple(self.used_setup(used) + lines.get("setup", [])),
-            per_group=tuple(self.indices(used, "b", "h", "kv_min", "kv_max", "q_all", "kv_all") + self.group_lines()),
-            per_row=tuple(self.indices(used, "q_idx", "q_min", "q_max") + lines.get("row", []) + lines.get("test", [])),
-            step_indices=tuple(self.indices(used, "kv_idx")),
-            per_tile=tuple(lines.get("tile", [])),
-            partial_indices=tuple(self.indices(used, "kv_cut")),
-            per_partial=tuple(lines.get("partial", [])),
-            capture_gradients=tuple(capture_lines),
-            score_gradient=tuple(flow_lines),
-            run_result=self.run_result(),
-            run_shares=self.run_shares(),
-            result=self.result(),
-            differentiated=self.differentiated(),
-            imports=_imports([*body, beyond, hidden], self.derivatives is not None, bool(beyond), self.problem),
+            capture_gradients=tuple(shares),
+            score_gradient=tuple(flow),
+            imports=_imports(used, own is not None, bool(beyond), self.problem),
+            **self.switches(),
+            **self.blocks(used),
         )
+
+    def switches(self) -> dict[str, Any]:
+        """What is known before anything is printed: names, sizes, and which parts the kernel has."""
+        gradients = self.problem.gradients if self.derivatives else None
+        plain = self.spec.score is SCORE
+        return {
+            "template": self.template,
+            "name": self.spec.name,
+            "accumulator": f"torch.{self.problem.accumulator}",
+            "tile_q": self.schedule.tile_q,
+            "tile_kv": self.schedule.tile_kv,
+            "scores_per_step": self.schedule.scores_per_step,
+            "by_batch": self.tiles_differ_by("b"),
+            "by_head": self.tiles_differ_by("h"),
+            "masked": self.spec.mask is not TRUE,
+            "plain": plain,
+            "query_factor": "(scale * LOG2E)" if plain else "scale",
+            "rescales_k": plain and gradients is not None and gradients.k,
+            "wants_q": gradients is not None and gradients.q,
+            "wants_k": gradients is not None and gradients.k,
+            "wants_v": gradients is not None and gradients.v,
+            "of_scores": gradients is not None and gradients.of_scores,
+            "run_result": self.run_result(),
+            "run_shares": self.run_shares(),
+            "result": self.result(),
+            "differentiated": self.differentiated(),
+        }
+
+    def blocks(self, used: Container[str]) -> dict[str, Any]:
+        """The lines of each place, after those that make the indices used there."""
+        lines = self.printer.lines
+        return {
+            "setup": tuple(self.used_setup(used) + lines.get("setup", [])),
+            "per_group": tuple(
+                self.indices(used, "b", "h", "kv_min", "kv_max", "q_all", "kv_all") + self.group_lines()
+            ),
+            "per_row": tuple(
+                self.indices(used, "q_idx", "q_min", "q_max") + lines.get("row", []) + lines.get("test", [])
+            ),
+            "step_indices": tuple(self.indices(used, "kv_idx")),
+            "per_tile": tuple(lines.get("tile", [])),
+            "partial_indices": tuple(self.indices(used, "kv_cut")),
+            "per_partial": tuple(lines.get("partial", [])),
+        }
 
     def scores(self) -> tuple[str, dict[Expr, str], str, str]:
         """Print the modified score, its derivatives, and where pairs depend on what cannot be read."""
@@ -264,12 +279,11 @@ class _KernelDraft(Draft):
         return ", ".join(wanted)
 
 
-def _imports(body: Sequence[str], backward: bool, guarded: bool, problem: Problem) -> tuple[str, ...]:
+def _imports(used: Container[str], backward: bool, guarded: bool, problem: Problem) -> tuple[str, ...]:
     """The line that imports what a kernel stands on, in alphabetical order."""
-    text = "\n".join(body)
     names = {"head_groups", "in_parallel", "steps"}
     if not backward or (problem.gradients is not None and problem.gradients.q):
         names.add("empty_like")
-    names |= {name for name in ("add_at", "block_bounds", "gather", "hold") if f"{name}(" in text}
+    names |= {name for name in ("add_at", "block_bounds", "gather", "hold") if name in used}
     names |= {"refuse_outside"} if guarded else set()
     return (f"from attncc.runtime.steps import {', '.join(sorted(names))}",)

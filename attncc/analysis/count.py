@@ -1,17 +1,22 @@
-"""How many tiles a solved mask visits, row of tiles by row of tiles, without looking at pairs.
+"""How many tiles a solved mask visits, without looking at pairs.
 
-A row costs what its ranges cost, and one tile test for each tile that the full ranges leave open: at most a few for
-masks whose ranges are exact. Masks that read captured tensors along the sequence are counted where the tensors are.
+A row of tiles costs what its ranges cost, and one tile test for each tile that the full ranges leave open: at most a
+few for masks whose ranges are exact. Where rows follow straight lines they are summed in closed form, so that a million
+positions cost no more than a thousand; otherwise they are counted one by one. Masks that read captured tensors along
+the sequence are counted where the tensors are.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from attncc.analysis.bands import Bands, MaskShape, Range, Tabulated
 from attncc.analysis.compiled import function_of, names_of
+from attncc.analysis.runs import Line, Run, Unsolvable, runs
+from attncc.analysis.shape import reads_captures
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN
 from attncc.errors import UnsupportedError
 from attncc.ir import KV_LEN, Expr, const
@@ -21,6 +26,8 @@ from attncc.ir import KV_LEN, Expr, const
 TEST_COST: Final = 0.03
 ENTRY_COST: Final = 0.002
 TABLE_COST: Final = 20.0
+#: Rows with more tiles than this to test are counted one by one.
+MAX_OPEN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,20 @@ def count_tiles(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Coun
 
     Raises UnsupportedError for a mask that reads captured tensors.
     """
-    full = partial = 0
-    for visited_full, visited_partial in rows(shape, grid, inputs):
-        full, partial = full + visited_full, partial + visited_partial
+    totals = [run.totals for run in row_runs(shape, grid, inputs)]
+    full, partial = (sum(total[i] for total in totals) for i in range(2))
     return Counts(full, partial, grid.tiles - full - partial)
+
+
+def row_runs(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> list[Run]:
+    """The numbers of full and partial tiles in each row, and of those inside the ranges, as runs of rows; the runs
+    stand in no order of rows."""
+    row = _row_of(shape, grid, inputs)
+    count = -(-grid.q_len // grid.tile_q)
+    try:
+        return runs(row, count)
+    except Unsolvable:
+        return [Run(1, row(i), (0, 0, 0)) for i in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +99,8 @@ class Choice:
 
 def choose(shape: MaskShape, grid: Grid, inputs: Mapping[str, int], uses: int = 1) -> Choice:
     """The cheapest way to find the tiles; `uses` counts the heads and passes that would read one table."""
-    visited = reached = 0
-    for full, partial, inside in _rows(shape, grid, inputs):
-        visited, reached = visited + full + partial, reached + inside
+    totals = [run.totals for run in row_runs(shape, grid, inputs)]
+    visited, reached = sum(full + partial for full, partial, _ in totals), sum(inside for _, _, inside in totals)
     costs = {
         "ranges": float(uses * reached),
         "test": uses * (visited + TEST_COST * reached),
@@ -95,12 +111,14 @@ def choose(shape: MaskShape, grid: Grid, inputs: Mapping[str, int], uses: int = 
 
 def rows(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Iterator[tuple[int, int]]:
     """For each row of tiles how many are full and how many partial."""
-    return ((full, partial) for full, partial, _ in _rows(shape, grid, inputs))
+    row = _row_of(shape, grid, inputs)
+    return (row(i)[:2] for i in range(-(-grid.q_len // grid.tile_q)))
 
 
-def _rows(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Iterator[tuple[int, int, int]]:
-    """For each row of tiles how many are full, partial, and inside the ranges."""
-    if isinstance(shape, Tabulated) or shape.test.statistics:
+def _row_of(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Callable[[Any], tuple[int, int, int]]:
+    """A function of a row's number: how many of its tiles are full, partial, and inside the ranges."""
+    reads = any(reads_captures(root) for root in (shape.test.visit, shape.test.full))
+    if isinstance(shape, Tabulated) or shape.test.statistics or reads:
         raise UnsupportedError("a mask that reads captured tensors is counted with their values")
     values = {**inputs, "q_len": grid.q_len, "kv_len": grid.kv_len}
     whole = (Range(const(0), KV_LEN, const(0), const(0)),)
@@ -108,9 +126,13 @@ def _rows(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Iterator[t
     bounds = _with(values, [e for r in ranges for e in (r.when, r.start, r.stop, r.full_start, r.full_stop)])
     test = _with(values, [shape.test.visit, shape.test.full])
     exact = isinstance(shape, Bands) and shape.exact
-    for q_min in range(0, grid.q_len, grid.tile_q):
+
+    def row(number: Any) -> tuple[int, int, int]:
+        q_min = number * grid.tile_q
         tile = (q_min, min(q_min + grid.tile_q, grid.q_len) - 1)
-        yield _row(grid, tile, bounds(*tile, 0, 0), test, exact)
+        return _row(grid, tile, bounds(*tile, 0, 0), test, exact)
+
+    return row
 
 
 def _row(
@@ -129,12 +151,22 @@ def _row(
         end = last if full_stop >= grid.kv_len else min(last, full_stop // grid.tile_kv)
         inner, end = (inner, end) if end > inner and full_stop > full_start else (last, last)
         full += end - inner
-        for index in (*range(first, inner), *range(end, last)):
+        for index in itertools.chain(_from(first, inner), _from(end, last)):
             kv_min = index * grid.tile_kv
             visit, is_full = test(*tile, kv_min, min(kv_min + grid.tile_kv, grid.kv_len) - 1)
             full += bool(is_full)
             partial += bool((exact or visit) and not is_full)
     return full, partial, reached
+
+
+def _from(first: Any, stop: Any) -> Iterator[Any]:
+    """first, first + 1, ... below stop; of lines only a few, since each of them may end their run."""
+    made, lines = 0, isinstance(first, Line) or isinstance(stop, Line)
+    while first < stop:
+        yield first
+        first, made = first + 1, made + 1
+        if lines and made > MAX_OPEN:
+            raise Unsolvable
 
 
 def _with(values: Mapping[str, int], roots: Sequence[Expr]) -> Callable[..., Sequence[Any]]:

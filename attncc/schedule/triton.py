@@ -84,7 +84,7 @@ WIDE_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
 SHARED_LIMITS: Final = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}
 DEFAULT_LIMIT: Final = 64
 #: What sums and maxima over rows, and the rows of lse and delta, take at most.
-REDUCTIONS: Final = 2048
+REDUCTIONS: Final = 5120
 MAX_HEAD_DIM: Final = 256
 
 
@@ -122,8 +122,8 @@ def shared_bytes(row: Row, problem: Problem, name: str, pair_bytes: int = 0) -> 
     owned, walked = (tile_kv, tile_q) if name == "backward_kv" else (tile_q, tile_kv)
     in_flight = stages * walked * (head + value)
     kept = owned * (head if name == "forward" else head + value)
-    scores = tile_q * tile_kv * (size + pair_bytes * max(stages - 1, 1))
-    return size * (in_flight + kept) + scores + REDUCTIONS
+    of_pairs = pair_bytes * max(stages - 1, 1) + (0 if name == "forward" else 2 * size)
+    return size * (in_flight + kept) + tile_q * tile_kv * of_pairs + REDUCTIONS
 
 
 def _reasons(row: Row, problem: Problem, rows: tuple[Row, ...]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from attncc.analysis.tiles import BOX_NAMES
 from attncc.emit.names import Namer
 from attncc.emit.printer import Place, Printer, Text
 from attncc.emit.spelling import Form
-from attncc.emit.triton.spelling import EXACT, TRITON
+from attncc.emit.triton.spelling import EXACT, LOG2E, TRITON
 from attncc.ir import (
     INPUTS,
     KV_IDX,
@@ -33,7 +33,6 @@ from attncc.ir import (
 )
 from attncc.ir.syntax import Level
 
-LOG2E: Final = 1.4426950408889634
 FLOAT_MAX: Final = 3.4028234663852886e38
 #: Lengths up to which index arithmetic is done in 32 bits where it is proven to fit.
 MAX_LENGTH: Final = 1 << 24

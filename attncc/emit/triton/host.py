@@ -16,7 +16,9 @@ from attncc.emit.spelling import TORCH
 from attncc.emit.templates import fill, identifiers
 from attncc.emit.triton.expressions import EVERYTHING
 from attncc.emit.triton.kernels import DISTANCE, Variant, along_diagonal
+from attncc.emit.triton.layout import wrap
 from attncc.ir import Q_IDX, Expr, Op, Scalar, const, node, substitute
+from attncc.schedule.guards import size_name
 
 POSITIONS = (
     "b = torch.arange(batch, device=device)[:, None, None, None]",
@@ -47,7 +49,12 @@ class _Host:
         self.dtypes = dict(zip((c.name for c in spec.captures), variant.problem.capture_dtypes, strict=True))
         names = {name: name for name in ("b", "h", "q_idx", "kv_idx")}
         sizes = {name: f"torch.tensor({name})" for name in ("batch", "heads", "q_len", "kv_len")}
-        self.leaves = {**names, **sizes, **parameters}
+        shapes = {
+            size_name(c.name, d): f"torch.tensor({self.captures[c.name]}.shape[{d}])"
+            for c in spec.captures
+            for d in range(c.rank)
+        }
+        self.leaves = {**names, **sizes, **shapes, **parameters}
         self.positions = [*POSITIONS, *(f"{name} = captures[{i}]" for i, name in enumerate(self.captures.values()))]
         self.positions += [f"{n} = torch.tensor(parameters[{i}])" for i, n in enumerate(parameters.values())]
 
@@ -82,24 +89,27 @@ class _Host:
             "statistics": lines,
             "values": ", ".join(texts[root] for root in roots),
         }
-        return tidy(fill("triton/host", values | self.gradients()))
+        text = tidy(fill("triton/host", values | self.gradients()))
+        return "\n".join(row for line in text.split("\n") for row in wrap(line))
 
     def gradients(self) -> dict[str, object]:
         """The lines that add each sum to the gradient of its capture."""
         variant, given = self.variant, self.variant.derivatives
         if given is None:
-            return {"totals": [], "shares": [], "pair_shares": [], "results": "totals"}
+            return {"totals": [], "shares": [], "pair_shares": [], "results": "totals", "unpacked": []}
         along = [node(load.op, _along(load), load.value, load.scalar) for load in variant.diagonal_sums]
         sides = [*variant.row_sums, *variant.column_sums]
         shares = self.shares(sides, "sums", 0) + self.shares(along, "sums", len(sides), "distance")
         rows = zip(given.captures, given.gradients.captures, strict=True)
         results = [f"grad_{self.captures[name]}" if want else f"no_{i}" for i, (name, want) in enumerate(rows)]
         nothing = [f"{name} = None" for name in results if name.startswith("no_")]
+        names = ", ".join(results) + ("," if len(results) == 1 else "")
         return {
             "totals": [*given.totals(self.captures), *nothing],
             "shares": shares,
             "pair_shares": self.shares(variant.pair_sums, "pairs", 0),
-            "results": ", ".join(results) + ("," if len(results) == 1 else ""),
+            "results": names,
+            "unpacked": [f"{names} = totals"] if results else [],
         }
 
     def shares(self, loads: Sequence[Expr], source: str, first: int, along: str = "q_idx") -> list[Line]:

@@ -41,6 +41,7 @@ from attncc.schedule.triton import TritonSchedule, head_tile
 
 #: Names that every kernel uses beside those of its template.
 FIXED_NAMES: Final = (
+    "LOG2E",
     "score",
     "score_log2",
     "in_head",
@@ -106,12 +107,14 @@ class Draft:
         used = {str(e.value) for e in postorder(*roots) if e.op is Op.PARAM}
         guarded = {str(load.value) for load in reads if not self.captures.is_plain(load)}
         guarded |= {c.name for c in self.spec.captures if used & {size_name(c.name, d) for d in range(c.rank)}}
-        for capture in captures_of(self.spec, *roots):
+        read = captures_of(self.spec, *roots)
+        for capture in (each for each in self.spec.captures if each in read or each.name in guarded):
             name, i = self.names[capture.name], order[capture.name]
-            type_ = pointer_type(self.captures.dtypes[capture.name])
-            made.append((Argument(f"{name}_ptr", type_), Role("capture", i)))
-            strides = range(capture.rank - 1)
-            made += [(Argument(f"{name}_stride_{d}", "i32"), Role("capture_stride", i, d)) for d in strides]
+            if capture in read:
+                type_ = pointer_type(self.captures.dtypes[capture.name])
+                made.append((Argument(f"{name}_ptr", type_), Role("capture", i)))
+                strides = range(capture.rank - 1)
+                made += [(Argument(f"{name}_stride_{d}", "i32"), Role("capture_stride", i, d)) for d in strides]
             if capture.name in guarded:
                 sizes = range(capture.rank)
                 made += [(Argument(f"{name}_size_{d}", "i32"), Role("capture_size", i, d)) for d in sizes]

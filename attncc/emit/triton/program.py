@@ -25,6 +25,7 @@ from attncc.emit.triton.kernels import (
     list_tiles,
     prepare,
 )
+from attncc.emit.triton.layout import prune, space, wrap, wrap_prose
 from attncc.emit.triton.plan import Drawn, Role
 from attncc.emit.triton.visits import is_tabulated
 from attncc.schedule.triton import Schedules, TritonSchedule
@@ -42,7 +43,7 @@ class Emitted:
 
 def emit_forward(variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
     """The forward kernel; `text` is the variant as `.attn`."""
-    lines = docstring(variant.spec.name, text, schedule.reasons, "forward, Triton")
+    lines = wrap_prose(docstring(variant.spec.name, text, schedule.reasons, "forward, Triton"))
     return _emit("forward", schedule, variant, lambda readable: forward(variant, schedule, lines, readable=readable))
 
 
@@ -53,7 +54,7 @@ def emit_prepare(variant: Variant, schedule: TritonSchedule) -> Emitted:
 
 def _emit_pass(name: str, draw: Callable[..., Drawn], variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
     """A pass backward."""
-    lines = docstring(variant.spec.name, text, schedule.reasons, f"{name.replace('_', ' over ')}, Triton")
+    lines = wrap_prose(docstring(variant.spec.name, text, schedule.reasons, f"{name.replace('_', ' over ')}, Triton"))
     return _emit(name, schedule, variant, lambda readable: draw(variant, schedule, lines, readable=readable))
 
 
@@ -72,47 +73,24 @@ def _emit(
     template: str, schedule: TritonSchedule, variant: Variant, draw: Callable[[bool], Drawn], entry: str | None = None
 ) -> Emitted:
     read, built = draw(True), draw(False)
-    text = _text(template, built)
+    text, idle = _text(template, built)
     digest = hashlib.sha256(text.encode()).hexdigest()
+    passed = [(argument, role) for argument, role in built.arguments if argument.name not in idle]
     kernel = TritonKernel(
         KernelSource(template, text, digest),
         entry or template,
-        tuple(argument for argument, _ in built.arguments),
+        tuple(argument for argument, _ in passed),
         schedule.num_warps,
         schedule.num_stages,
     )
-    name = f"{variant.spec.name}_{template}"
-    source = KernelSource(name, _text(template, read), digest)
-    return Emitted(kernel, tuple(role for _, role in built.arguments), source, schedule)
+    source = KernelSource(f"{variant.spec.name}_{template}", _text(template, read)[0], digest)
+    return Emitted(kernel, tuple(role for _, role in passed), source, schedule)
 
 
-def _text(template: str, drawn: Drawn) -> str:
-    """A filled template, with the blank lines that Jinja's line statements swallow put back."""
-    lines = tidy(fill(f"triton/{template}", dict(drawn.values))).split("\n")
-    spaced: list[str] = []
-    for line in lines:
-        before = spaced[-1] if spaced else ""
-        if line.startswith("@"):
-            spaced += ["", ""] if before else [""] if spaced and spaced[-2] else []
-        elif _closes(line, before) or _opens(line, before):
-            spaced.append("")
-        spaced.append(line)
-    return "\n".join(spaced).lstrip("\n")
-
-
-def _depth(line: str) -> int:
-    return len(line) - len(line.lstrip(" "))
-
-
-def _closes(line: str, before: str) -> bool:
-    """Whether the line stands behind a block that has ended."""
-    return bool(before) and _depth(line) < _depth(before) and line.strip()[:1] not in (")", "]", "")
-
-
-def _opens(line: str, before: str) -> bool:
-    """Whether a paragraph begins: with a comment, or with the imports after the docstring."""
-    starts = line.startswith("import triton\n") or line.lstrip().startswith("# ")
-    return bool(before) and not before.endswith((":", "(")) and (starts or before == '"""')
+def _text(template: str, drawn: Drawn) -> tuple[str, tuple[str, ...]]:
+    """A filled template, and the arguments that it does without."""
+    text, idle = prune(tidy(fill(f"triton/{template}", dict(drawn.values))))
+    return space([row for line in text.split("\n") for row in wrap(line)]), idle
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,10 +129,14 @@ def tanh(x):
 }
 
 
+#: What turns natural logarithms into those of base 2; every template defines the name.
+LOG2E: Final = 1.4426950408889634
+
+
 def _number(value: bool | int | float) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
-    return repr(value)
+    return "LOG2E" if value == LOG2E else repr(value)
 
 
 def _tensor(value: bool | int | float) -> str:

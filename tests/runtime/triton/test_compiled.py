@@ -32,7 +32,7 @@ NAMES = {Scalar.FLOAT: "float32", Scalar.INDEX: "int64", Scalar.BOOL: "bool"}
 def chosen() -> list[tuple[str, str, int, str]]:
     """A seeded share of all combinations of variant, target, head size and dtype."""
     every = list(itertools.product(VARIANTS, TARGETS, DIMS, ("bfloat16", "float16")))
-    return random.Random(SEED).sample(every, share(60))
+    return random.Random(SEED).sample(every, share(30))
 
 
 def programs(name: str, target: str, dim: int, dtype: str) -> list[TritonProgram]:
@@ -71,10 +71,15 @@ def test_kernels_fit_and_spill_nothing(name, target, dim, dtype):
     assert not faults, "\n".join(faults)
 
 
+def estimated() -> list[tuple[str, int, int, str]]:
+    """A seeded share of variants with their head size, bytes that captures take for each pair, and target."""
+    every = [(*one, target) for one in (("windowed_soft_cap", 128, 0), ("relative_bias", 64, 4)) for target in TARGETS]
+    return random.Random(SEED).sample(every, share(len(every)))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("name", "dim", "pair_bytes"), [("windowed_soft_cap", 128, 0), ("relative_bias", 64, 4)])
-def test_the_estimate_of_shared_memory_is_never_too_low(name, target, dim, pair_bytes):
+@pytest.mark.parametrize(("name", "dim", "pair_bytes", "target"), estimated())
+def test_the_estimate_of_shared_memory_is_never_too_low(name, dim, pair_bytes, target):
     problem = Problem("bfloat16", dim, dim)
     for program in programs(name, target, dim, "bfloat16"):
         for kernel, emitted in program.passes.items():

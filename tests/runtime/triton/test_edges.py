@@ -140,6 +140,16 @@ def test_a_visible_pair_that_reads_beyond_makes_its_row_nan():
 
 
 @interpreted
+def test_a_mask_that_reads_beyond_makes_its_rows_nan():
+    import torch
+
+    ids = torch.arange(12) // 5
+    found, wanted = attend(mask_mod=lambda b, h, i, j: ids[i] == ids[j], check_bounds=False)
+    assert torch.equal(found[0].isnan(), wanted[0].isnan())
+    assert found[0].isnan().any()
+
+
+@interpreted
 def test_a_hidden_pair_may_read_beyond():
     import torch
 

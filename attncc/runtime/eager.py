@@ -19,6 +19,7 @@ from attncc.errors import InternalError
 from attncc.runtime import op
 from attncc.runtime.triton_attention import TritonPass
 from attncc.runtime.triton_forward import prepare_forward
+from attncc.runtime.triton_values import ALIGNMENT
 
 #: out, lse if it is asked for, and what the backward pass needs besides.
 Forward = Callable[[Tensor, Tensor, Tensor, Sequence[Tensor], bool], tuple[Tensor, Tensor | None, tuple[Tensor, ...]]]
@@ -26,7 +27,6 @@ Layout = tuple[Any, ...]
 
 _DENSE: Final = torch.strided
 _KINDS: Final = frozenset((Tensor, torch.nn.Parameter))
-_is_wrapped: Final = torch._C._functorch.is_functorch_wrapped_tensor
 _dispatch_modes: Final = torch._C._len_torch_dispatch_stack
 _function_modes: Final = torch._C._len_torch_function_stack
 _transforms: Final = torch._C._functorch.peek_interpreter_stack
@@ -58,12 +58,15 @@ def layout_of(tensor: object) -> Layout | None:
     if type(tensor) not in _KINDS:
         return None
     assert isinstance(tensor, Tensor)
-    if tensor.layout is not _DENSE or tensor.is_nested or _is_wrapped(tensor) or tensor.is_neg():
+    if tensor.layout is not _DENSE or tensor.is_nested or tensor.is_neg():
         return None
-    if tensor.is_meta:
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError:  # it stands for tensors that torch transforms
         return None
-    address = tensor.data_ptr()
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, address % 16, address == 0
+    if not address:  # it is empty, or holds no data
+        return None
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, address % ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,6 +17,8 @@ from typing import Any, Final
 MAX_STRIDE: Final = 256
 MIN_ROWS: Final = 4
 TRIED_RUNS: Final = 16
+#: Runs beyond which the rows are taken one by one.
+MAX_RUNS: Final = 256
 
 
 class Unsolvable(Exception):
@@ -188,6 +190,6 @@ def _runs(row: Callable[[Any], Sequence[Any]], count: int, stride: int) -> list[
             found.append(Run(rows, tuple(v for v, _ in values), tuple(s for _, s in values)))
             at += rows * stride
             covered += rows
-            if len(found) >= TRIED_RUNS and covered < len(found) * MIN_ROWS:
+            if len(found) > MAX_RUNS or (len(found) >= TRIED_RUNS and covered < len(found) * MIN_ROWS):
                 raise Unsolvable
     return found

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attncc import pipeline
+from attncc.api.cost import cost_of_variant
 from attncc.api.explanation import explain_call
 from attncc.api.inputs import check_inputs, kind_of
 from attncc.api.lowering import Call, lowered, make_call
@@ -23,6 +24,7 @@ from attncc.api.values import check_names
 from attncc.api.warm import attend, options_of
 from attncc.errors import InputError
 from attncc.ir import AttentionSpec, print_spec
+from attncc.report.cost import Cost, Machine, Shape
 from attncc.report.explain import Explanation
 from attncc.report.picture import Picture
 from attncc.runtime import op
@@ -149,6 +151,13 @@ class Variant:
         """The mask and its tiles for these lengths, to be drawn; `batch` is the one to draw, where they differ."""
         options = check_options("auto", block_m, block_n, None, None)
         return picture_of(self._read(captures_and_params), (q_len, kv_len), heads, batch, options)
+
+    def cost(
+        self, shape: Shape, machine: Machine, *, block_m: int | None = None, block_n: int | None = None, **given: Any
+    ) -> Cost:
+        """What a forward pass of these sizes costs on a machine of `attncc.report.cost.MACHINES`, before it runs."""
+        options = check_options("auto", block_m, block_n, None, None)
+        return cost_of_variant(self._read(given), shape, machine, options.block_m, options.block_n)
 
     def _read(self, given: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reading:
         """The program and the values of this moment; what a call gives comes first."""

@@ -11,6 +11,7 @@ from attncc import __version__
 from attncc.commands.cache import cache
 from attncc.commands.check import check
 from attncc.commands.compile import compile_ahead
+from attncc.commands.cost import cost
 from attncc.commands.demo import demo
 from attncc.commands.diff import diff
 from attncc.commands.explain import explain
@@ -23,7 +24,7 @@ from attncc.commands.terminal import complain
 from attncc.config import settings
 from attncc.errors import AttnccError
 
-VERBS = (demo, check, show, explain, plot, prove, diff, compile_ahead, replay, info)
+VERBS = (demo, check, show, explain, plot, prove, diff, cost, compile_ahead, replay, info)
 
 EPILOG = """
 \b
@@ -34,6 +35,7 @@ A first look
   attncc plot window.attn -o window.png     a picture of the mask
   attncc check *.attn masks.py:causal       every mistake in all of them
   attncc prove window.attn                  why what it skips may be skipped
+  attncc cost window.attn -q 1048576        its work, bytes and best time on a GPU
   attncc diff old.attn new.attn             a pair at which they differ, or that they are equal
 
 A variant is a file of .attn text, which is data, or a Python function (module:function or path.py:function), which is

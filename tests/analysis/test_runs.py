@@ -23,7 +23,7 @@ ROWS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     "remainders": lambda i: ((5 * i) % 12, i % 3 + (i - 7) % 2),
     "a condition": lambda i: (i if i == 40 else 0, 2 * i if i != 17 else 1, 5 if i > 10 and i <= 60 else i),
     "a truth": lambda i: (1 if i - 33 else 0,),
-    "numbers on the left": lambda i: (5 - i, 2 * i, int(100 > i), int(i >= 3)),
+    "numbers on the left": lambda i: (5 - i, 2 * i, int(i < 100), int(i >= 3)),
 }
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import torch
 
 from attncc.errors import InputError, LanguageError
+from attncc.frontend.access import Access, Found, access_of
 from attncc.frontend.declarations import declared_dims
 from attncc.frontend.dispatch import Dispatch
 from attncc.frontend.reach import reach
@@ -57,8 +58,10 @@ class Traced:
     divisors: tuple[Expr, ...]
     program: Program
     opaque: str | None
+    #: How functions of some code are read without a walk; None where they need one.
+    accesses: dict[tuple[int, ...], Access | None] = dataclasses.field(default_factory=dict)
 
-    def holds(self, walk: Walk) -> bool:
+    def holds(self, walk: Walk | Found) -> bool:
         """Whether what a walk found, with the same facts, also agrees with what the trace read beyond them."""
         if any(walk.ints[position] != value for position, value in self.pinned):
             return False
@@ -70,8 +73,8 @@ class Traced:
         `device` is where the queries are, for tensors that the functions make. InputError if the functions are not
         those that were traced, or something that they depend on has changed.
         """
-        walk, _ = reach((score_mod, mask_mod))
-        if tuple(walk.facts) != self.facts or not self.holds(walk):
+        walk = self._reached((score_mod, mask_mod))
+        if walk is None or not self.holds(walk):
             raise InputError(
                 "the functions no longer are what was compiled: something that they read has changed its kind",
                 hint="compile them again",
@@ -82,6 +85,21 @@ class Traced:
                 raise InputError(f"a division by zero: `{print_expr(divisor)}` is 0")
         captures = self.program.run(walk.tensors, numbers, device)
         return Values(captures, tuple(numbers[name] for name in self.parameters))
+
+    def _reached(self, functions: tuple[Function | None, Function | None]) -> Walk | Found | None:
+        """What the functions reach now, if the facts are those of the trace."""
+        key = tuple([id(getattr(getattr(each, "function", each), "__code__", None)) for each in functions])
+        access = self.accesses.get(key)
+        if access is not None and (found := access.read(functions)) is not None:
+            return found
+        walk, _ = reach(functions)
+        if tuple(walk.facts) != self.facts:
+            return None
+        if key not in self.accesses:
+            if len(self.accesses) >= VARIETIES:
+                self.accesses.clear()
+            self.accesses[key] = access_of(functions, walk)
+        return walk
 
 
 def trace(function: Function, *, name: str | None = None) -> AttentionSpec:

@@ -30,6 +30,7 @@ _KINDS: Final = frozenset((Tensor, torch.nn.Parameter))
 _dispatch_modes: Final = torch._C._len_torch_dispatch_stack
 _function_modes: Final = torch._C._len_torch_function_stack
 _transforms: Final = torch._C._functorch.peek_interpreter_stack
+_is_profiled: Final = torch._C._autograd._profiler_enabled
 _jit_trace: Final = torch._C._get_tracing_state
 _frame_callback: Final = torch._C._dynamo.eval_frame.get_eval_frame_callback
 
@@ -85,6 +86,14 @@ class Attention:
         self, q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor], with_lse: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The output and, if it is asked for, its lse; differentiable once."""
+        if _is_profiled():
+            with torch.profiler.record_function("attncc::forward"):
+                return self._run_uncast(q, k, v, captures, with_lse)
+        return self._run_uncast(q, k, v, captures, with_lse)
+
+    def _run_uncast(
+        self, q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor], with_lse: bool
+    ) -> tuple[Tensor, Tensor | None]:
         kind = q.device.type
         if torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):
@@ -96,7 +105,7 @@ class Attention:
     ) -> tuple[Tensor, Tensor | None]:
         tensors = (q, k, v, *captures)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            found = _Differentiable.apply(self, with_lse, *tensors)  # type: ignore[no-untyped-call]  # torch's
+            found = AttnccAttention.apply(self, with_lse, *tensors)  # type: ignore[no-untyped-call]  # torch's
             return found if with_lse else (found, None)
         with torch._C._AutoDispatchBelowAutograd():
             out, lse, _ = self.forward(q, k, v, captures, with_lse)
@@ -122,7 +131,7 @@ class Attention:
         return [next(found) if want else None for want in wanted]
 
 
-class _Differentiable(torch.autograd.Function):
+class AttnccAttention(torch.autograd.Function):
     """How autograd joins the passes; the same as the registered operator's."""
 
     @staticmethod

@@ -175,6 +175,14 @@ def test_tools_of_torch_see_the_operator():
     assert any(str(node.target) == "attncc.forward.default" for node in graph.nodes)
 
 
+def test_a_profile_names_the_forward_pass():
+    variant, tensors = attncc.compile(mask_mod=causal), inputs()
+    variant(*tensors)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        variant(*tensors)
+    assert "attncc::forward" in [event.key for event in found.key_averages()]
+
+
 def test_a_call_is_plain_only_where_operations_just_run():
     assert eager.is_plain()
     with Passing():

@@ -20,6 +20,7 @@ from attncc.frontend import parse
 from attncc.ir import SCORE, AttentionSpec, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
 from attncc.passes import derive, lift, simplify
+from attncc.passes.order import ordered
 from attncc.schedule import (
     Gradients,
     Guarded,
@@ -117,12 +118,19 @@ def remember(spec: AttentionSpec) -> str:
 
 
 def canonicalize(spec: AttentionSpec, observe: Observe = ignore) -> AttentionSpec:
-    """The spec verified, with hidden pairs lifted into its mask, and simplified."""
+    """The spec verified, with hidden pairs lifted into its mask, simplified, and its mask in order."""
     _see(observe, "verify", verify)(spec)
     lifted = _see(observe, "lift", lift)(spec)
     simple = replace(lifted, score=simplify(lifted.score), mask=simplify(lifted.mask))
     observe("simplify", simple)
-    return simple
+    return _see(observe, "order", _ordered)(simple)
+
+
+def _ordered(spec: AttentionSpec) -> AttentionSpec:
+    """The spec with its mask in order; what was written somewhere keeps its place and its name."""
+    became = ordered(spec.mask, spec)
+    moved = {became[expr]: origin for expr, origin in spec.origins.items() if expr in became}
+    return replace(spec, mask=became[spec.mask], origins={**moved, **spec.origins})
 
 
 def _lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Observe = ignore) -> Lowered:

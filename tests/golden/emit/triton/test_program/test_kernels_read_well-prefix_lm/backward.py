@@ -116,13 +116,13 @@ def backward_q(
     q_max = tl.minimum(q_start + TILE_Q, q_len) - 1
     common_smaller = tl.minimum(prefix, kv_len)
     first_0 = 0 // TILE_KV
-    last_0 = tl.maximum(tl.cdiv(common_smaller, TILE_KV), first_0)
+    last_0 = tl.maximum(tl.cdiv(tl.minimum(q_max + 1, kv_len), TILE_KV), first_0)
     full_first_0 = tl.minimum(tl.maximum(tl.cdiv(0, TILE_KV), first_0), last_0)
-    full_last_0 = tl.minimum(tl.maximum(common_smaller // TILE_KV, full_first_0), last_0)
+    full_last_0 = tl.minimum(tl.maximum(tl.minimum(q_min + 1, kv_len) // TILE_KV, full_first_0), last_0)
     first_1 = tl.maximum(0 // TILE_KV, last_0)
-    last_1 = tl.maximum(tl.cdiv(tl.minimum(q_max + 1, kv_len), TILE_KV), first_1)
+    last_1 = tl.maximum(tl.cdiv(common_smaller, TILE_KV), first_1)
     full_first_1 = tl.minimum(tl.maximum(tl.cdiv(0, TILE_KV), first_1), last_1)
-    full_last_1 = tl.minimum(tl.maximum(tl.minimum(q_min + 1, kv_len) // TILE_KV, full_first_1), last_1)
+    full_last_1 = tl.minimum(tl.maximum(common_smaller // TILE_KV, full_first_1), last_1)
     partial_count = (
         full_first_0
         - first_0
@@ -165,7 +165,7 @@ def backward_q(
             other=0.0,
         )
         dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
-        pair_holds = (kv_idx < prefix) | (q_idx >= kv_idx)  # <string>:6
+        pair_holds = (q_idx >= kv_idx) | (kv_idx < prefix)  # <string>:6
         weight = tl.exp2(dot * scale_log2 - lse2)
         weight = tl.where(in_range & pair_holds, weight, 0.0)
         grad_weight = tl.dot(do_tile, v_tile.T, input_precision="tf32")
@@ -316,7 +316,7 @@ def backward_kv(
             lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[None, :]
             delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[None, :]
             dot = tl.dot(k_tile, q_tile.T, input_precision="tf32")  # [TILE_KV, TILE_Q]
-            pair_holds = key_is_less | (q_idx >= kv_idx)  # <string>:6
+            pair_holds = (q_idx >= kv_idx) | key_is_less  # <string>:6
             weight = tl.exp2(dot * scale_log2 - lse2)
             weight = tl.where(in_range & pair_holds, weight, 0.0)
             grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="tf32")

@@ -64,13 +64,13 @@ def forward(
     q_max = tl.minimum(q_start + TILE_Q, q_len) - 1
     common_smaller = tl.minimum(prefix, kv_len)
     first_0 = 0 // TILE_KV
-    last_0 = tl.maximum(tl.cdiv(common_smaller, TILE_KV), first_0)
+    last_0 = tl.maximum(tl.cdiv(tl.minimum(q_max + 1, kv_len), TILE_KV), first_0)
     full_first_0 = tl.minimum(tl.maximum(tl.cdiv(0, TILE_KV), first_0), last_0)
-    full_last_0 = tl.minimum(tl.maximum(common_smaller // TILE_KV, full_first_0), last_0)
+    full_last_0 = tl.minimum(tl.maximum(tl.minimum(q_min + 1, kv_len) // TILE_KV, full_first_0), last_0)
     first_1 = tl.maximum(0 // TILE_KV, last_0)
-    last_1 = tl.maximum(tl.cdiv(tl.minimum(q_max + 1, kv_len), TILE_KV), first_1)
+    last_1 = tl.maximum(tl.cdiv(common_smaller, TILE_KV), first_1)
     full_first_1 = tl.minimum(tl.maximum(tl.cdiv(0, TILE_KV), first_1), last_1)
-    full_last_1 = tl.minimum(tl.maximum(tl.minimum(q_min + 1, kv_len) // TILE_KV, full_first_1), last_1)
+    full_last_1 = tl.minimum(tl.maximum(common_smaller // TILE_KV, full_first_1), last_1)
     partial_count = (
         full_first_0
         - first_0
@@ -112,7 +112,7 @@ def forward(
             other=0.0,
         )
         dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
-        pair_holds = (kv_idx < prefix) | (q_idx >= kv_idx)  # <string>:6
+        pair_holds = (q_idx >= kv_idx) | (kv_idx < prefix)  # <string>:6
         dot = tl.where(in_range & pair_holds, dot, float("-inf"))
         new_max = tl.maximum(row_max, tl.max(dot, 1) * scale_log2)
         shift = tl.where(new_max == float("-inf"), 0.0, new_max)  # a row that has seen no key yet

@@ -1,0 +1,62 @@
+"""Masks that differ only in the order of their parts have one form, and share their kernels."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from attncc import pipeline
+from attncc.frontend import parse
+from attncc.ir import evaluate, print_expr
+from attncc.passes.order import order
+from attncc.schedule import Problem, Target
+from tests.analysis.masks import Draw
+from tests.commands.test_diff import EQUAL, text
+from tests.share import share
+
+TARGETS = {"torch": Target("torch", "cpu"), "triton": Target("triton", "cuda", "sm_90")}
+#: Equal masks that only `attncc diff` finds equal: their kernels do not compute the same operations.
+APART = ("absolute value", "captures")
+
+
+def digest(written: str, backend: str) -> str:
+    spec = parse(written)
+    kinds = tuple("int64" for _ in spec.captures)
+    problem = Problem("float32" if backend == "torch" else "bfloat16", capture_dtypes=kinds)
+    return pipeline.lower(spec, problem, TARGETS[backend]).forward.digest
+
+
+@pytest.mark.parametrize("backend", TARGETS)
+@pytest.mark.parametrize("name", [name for name in EQUAL if name not in APART])
+def test_equal_masks_share_their_kernels(name: str, backend: str) -> None:
+    ours, theirs = EQUAL[name]
+    assert digest(ours, backend) == digest(theirs, backend)
+
+
+@pytest.mark.parametrize("backend", TARGETS)
+def test_masks_that_differ_have_kernels_of_their_own(backend: str) -> None:
+    masks = ("q_idx >= kv_idx", "q_idx > kv_idx", "q_idx >= kv_idx and q_idx - kv_idx < w", "q_idx - kv_idx < 5")
+    assert len({digest(text(mask), backend) for mask in (*masks, "q_idx - kv_idx < 6")}) == 5
+
+
+def test_parts_are_read_from_short_to_long_with_positions_on_the_left() -> None:
+    spec = parse(text("w > q_idx - kv_idx and (kv_idx <= q_idx and s > kv_idx) and q_idx >= kv_idx"))
+    first, second, third = print_expr(order(spec.mask, spec)).split(" and ")
+    assert {first, second} == {"q_idx >= kv_idx", "kv_idx < s"}
+    assert third == "q_idx - kv_idx < w"
+
+
+def test_order_changes_no_value_and_keeps_what_is_in_order() -> None:
+    spec = parse(text("q_idx >= kv_idx"))
+    for seed in range(share(400)):
+        mask, r = Draw(seed, captures=False).mask(), random.Random(seed)
+        made = order(mask, spec)
+        assert order(made, spec) is made
+        for _ in range(5):
+            values = {n: r.randrange(20) for n in ("b", "h", "q_idx", "kv_idx")}
+            values |= {n: r.randrange(20, 30) for n in ("batch", "heads", "q_len", "kv_len")} | {"w": 7, "s": 3}
+            try:
+                assert evaluate(made, values) == evaluate(mask, values)
+            except (ZeroDivisionError, OverflowError, ValueError):
+                continue

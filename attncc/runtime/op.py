@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from attncc.errors import InternalError, UnsupportedError
-from attncc.runtime import launch
+from attncc.runtime import functional, launch
 from attncc.runtime.build import Kernel, build
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import TritonPass
@@ -97,9 +97,11 @@ def attend(
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         q, k, v = (t if t.dtype == torch.float64 else t.to(dtype) for t in (q, k, v))
-    out, lse, _, _ = torch.ops.attncc.forward(
-        q, k, v, list(captures), list(parameters), scale, text, tile_q, tile_kv, backend, check_bounds
-    )
+    rest = (list(parameters), scale, text, tile_q, tile_kv, backend, check_bounds)
+    if not torch.compiler.is_compiling() and functional.transform() is not None:
+        out, lse, _, _ = functional.attend(q, k, v, captures, rest, _differentiable(text, captures))
+    else:
+        out, lse, _, _ = torch.ops.attncc.forward(q, k, v, list(captures), *rest)
     return out, lse
 
 
@@ -330,20 +332,6 @@ def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor, *_: object) -> 
     return (of_q, of_k, of_v, of_captures, *none)
 
 
-def _refuse_second(ctx: Any, *_: object) -> None:
-    raise UnsupportedError(
-        "attention cannot be differentiated twice (double backward)",
-        hint="use attncc.reference, which is plain torch, where second derivatives are needed",
-    )
-
-
-def _refuse_vmap(*_: object) -> None:
-    raise UnsupportedError(
-        "attention cannot run under torch.vmap",
-        hint="q, k and v have a batch dimension: fold the mapped dimension into it",
-    )
-
-
 def _nothing(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
     return None
 
@@ -360,6 +348,6 @@ _LIBRARY.define(
 for _kind, _run, _fake in (("forward", _forward, _forward_fake), ("backward", _backward, _backward_fake)):
     _LIBRARY.impl(_kind, _run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"attncc::{_kind}", _fake, lib=_LIBRARY)
-    torch.library.register_vmap(f"attncc::{_kind}", _refuse_vmap, lib=_LIBRARY)
+    torch.library.register_vmap(f"attncc::{_kind}", functional.refuse_vmap, lib=_LIBRARY)
 torch.library.register_autograd("attncc::forward", _differentiate, setup_context=_save, lib=_LIBRARY)
-torch.library.register_autograd("attncc::backward", _refuse_second, setup_context=_nothing, lib=_LIBRARY)
+torch.library.register_autograd("attncc::backward", functional.refuse_second, setup_context=_nothing, lib=_LIBRARY)

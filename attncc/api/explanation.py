@@ -26,14 +26,15 @@ def explain_call(call: Call) -> report.Explanation:
     found, spec = lowered(call), call.program.spec
     counter = _Counter(call, found.schedule.tile_q, found.schedule.tile_kv)
     reference = call.options.backend == "reference"
+    counted, bands = counter.count(found.tile_test), _bands(found.canonical.mask)
     return report.Explanation(
         name=spec.name,
         text=print_spec(spec),
         call=_describe(call),
         visit=print_expr(found.tile_test.visit),
         full=print_expr(found.tile_test.full),
-        tiles=counter.count(found.tile_test),
-        bands=_bands(found.canonical.mask),
+        tiles=counted,
+        bands=bands,
         statistics=_statistics(found.tile_test),
         heads=counter.heads(found.tile_test) if "h" in depends(found.canonical.mask) else (),
         conditions=tuple(_conditions(spec, counter)),
@@ -42,9 +43,7 @@ def explain_call(call: Call) -> report.Explanation:
         copies=tuple(_copies(call)),
         deterministic=_determinism(reference),
         watched=_watched(call),
-        notes=("the reference computes every pair: the tiles above are those of the compiled back end",)
-        if reference
-        else (),
+        notes=tuple(_notes(counted, bands, reference)),
     )
 
 
@@ -83,6 +82,14 @@ class _Counter:
         return visited, full, total
 
 
+def _notes(counted: report.Tiles, bands: report.Bands | None, reference: bool) -> Iterator[str]:
+    solved_empty = bands is not None and not bands.ranges
+    if counted.total and (solved_empty or not counted.visited):
+        yield "warning: no row of this mask has a key, not even q_idx = 0: the output is 0 everywhere, its lse -inf"
+    if reference:
+        yield "the reference computes every pair: the tiles above are those of the compiled back end"
+
+
 def _describe(call: Call) -> report.Call:
     q, k, v = call.inputs.q, call.inputs.k, call.inputs.v
     spec = call.program.spec
@@ -99,12 +106,13 @@ def _describe(call: Call) -> report.Call:
 
 
 def _bands(mask: Expr) -> report.Bands | None:
-    """The mask solved for the keys of a tile of queries; None where every key is visited."""
+    """The mask solved for the keys of a tile of queries and the reverse; None where every key is visited."""
     shape = summarize_mask(mask)
     if isinstance(shape, Dense):
         return None
     reason = shape.reason if isinstance(shape, Tabulated) else None
-    return report.Bands(tuple(map(_band, shape.kv_ranges)), isinstance(shape, Bands) and shape.exact, reason)
+    exact = isinstance(shape, Bands) and shape.exact
+    return report.Bands(tuple(map(_band, shape.kv_ranges)), exact, reason, tuple(map(_band, shape.q_ranges)))
 
 
 def _band(found: Range) -> report.Band:

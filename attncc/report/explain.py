@@ -51,7 +51,7 @@ class Tiles:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Keys that a tile of queries visits, in closed form: start <= kv_idx < stop, if `when` holds.
+    """Keys that a tile of queries visits, in closed form: start <= kv_idx < stop, if `when` holds; or the reverse.
 
     From `full_start` to `full_stop` no mask is needed; both are None where that never happens.
     """
@@ -65,11 +65,15 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """The solution of a mask. Unless `exact`, what it leaves out is certain and what it holds is looked at again."""
+    """The solution of a mask: the keys of a tile of queries, and in `q_ranges` the queries of a tile of keys.
+
+    Unless `exact`, what it leaves out is certain and what it holds is looked at again.
+    """
 
     ranges: tuple[Band, ...]
     exact: bool
     reason: str | None
+    q_ranges: tuple[Band, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +194,21 @@ def _tiles(e: Explanation) -> list[str]:
 def _bands(bands: Bands | None) -> list[str]:
     if bands is None:
         return []
-    rows = ["", f"  the keys that these queries visit, solved{'' if bands.exact else ' (at most)'}:"]
-    for band in bands.ranges:
-        condition = "" if band.when == "true" else f", if {band.when}"
-        rows += _wrapped("", f"{band.start} <= kv_idx < {band.stop}{condition}")
-        if band.full_start is not None:
-            rows += _wrapped("  full: ", f"{band.full_start} <= kv_idx < {band.full_stop}")
+    most = "" if bands.exact else " (at most)"
+    rows = ["", f"  the keys that these queries visit, solved{most}:"]
+    rows += [line for band in bands.ranges for line in _band(band, "kv_idx")] or ["    none"]
+    if bands.q_ranges:
+        rows += [f"  the queries that visit these keys{most}:"]
+        rows += [line for band in bands.q_ranges for line in _band(band, "q_idx")]
     return rows if bands.reason is None else [*rows, *_wrapped("", f"not exact: {bands.reason}")]
+
+
+def _band(band: Band, position: str) -> list[str]:
+    condition = "" if band.when == "true" else f", if {band.when}"
+    rows = _wrapped("", f"{band.start} <= {position} < {band.stop}{condition}")
+    if band.full_start is not None:
+        rows += _wrapped("  full: ", f"{band.full_start} <= {position} < {band.full_stop}")
+    return rows
 
 
 def _counted(e: Explanation) -> str:

@@ -196,3 +196,19 @@ def test_the_reference_is_named_and_its_tiles_are_not_claimed():
     found = attncc.compile(mask_mod=causal).explain(q, k, v, backend="reference")
     assert found.call.backend == "reference"
     assert "computes every pair" in found.notes[0]
+
+
+def test_a_mask_without_keys_is_warned_of():
+    q = torch.empty(1, 1, 300, 16)
+    empty = "attn 1\nattention empty(w: int = 4):\n  mask = q_idx >= kv_idx and q_idx - kv_idx < 0 - w and w > 0\n"
+    assert "no row of this mask has a key" in str(attncc.loads(empty).explain(q, q, q))
+    assert "no row" not in str(attncc.loads(empty.replace("0 - w", "w")).explain(q, q, q))
+
+
+def test_the_queries_of_a_tile_of_keys_are_solved_too():
+    q = torch.empty(1, 1, 300, 16)
+    window = "attn 1\nattention near(w: int = 4):\n  mask = q_idx >= kv_idx and q_idx - kv_idx < w\n"
+    found = attncc.loads(window).explain(q, q, q)
+    (band,) = found.bands.q_ranges
+    assert (band.start, band.stop, band.when) == ("kv_min", "min(kv_max + w, q_len)", "w > 0")
+    assert "kv_min <= q_idx < min(kv_max + w, q_len), if w > 0" in str(found)

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import AuxOutput, AuxRequest
 
-from attncc.api.inputs import Inputs, check_inputs, check_tensor
-from attncc.api.lowering import Call, backend_of, make_call, run
+from attncc.api import attention
+from attncc.api.inputs import RANK, check_inputs, check_tensor
+from attncc.api.lowering import backend_of, make_call
 from attncc.api.options import Options
 from attncc.api.program import read_functions
-from attncc.errors import InputError, UnsupportedError
+from attncc.errors import InputError
 from attncc.flex.block_mask import WHOLE, BlockMask, obeying
 from attncc.flex.functions import Function
 
@@ -58,18 +59,18 @@ def flex_attention(
         message = "return_lse is deprecated in torch: use return_aux=AuxRequest(lse=True)"
         warnings.warn(message, FutureWarning, stacklevel=2)
     _check_kernel_options(kernel_options)
-    inputs = _inputs(query, key, value, scale, enable_gqa)
-    (batch, heads, q_len, _), kv_len = inputs.q.shape, inputs.k.shape[2]
+    q, k, v = _checked(query, key, value, enable_gqa)
+    (batch, heads, q_len, _), kv_len = q.shape, k.shape[2]
     mask_mod = None if block_mask is None else mask_of(block_mask, batch, heads, q_len, kv_len)
-    reading = read_functions(score_mod, mask_mod, None, inputs.q.device)
-    call = make_call(reading, inputs, Options("auto"))
-    if return_aux is not None and return_aux.max_scores:
-        out, lse, largest = _with_largest(call)
+    if return_aux is None:
+        return attention(q, k, v, score_mod, mask_mod, scale=scale, return_lse=return_lse)
+    if return_aux.max_scores:
+        out, lse, largest = _with_largest(q, k, v, score_mod, mask_mod, scale)
         return out, AuxOutput(lse=lse if return_aux.lse else None, max_scores=largest)
-    out, lse = run(call)
-    if return_aux is not None:
-        return out, AuxOutput(lse=lse if return_aux.lse else None)
-    return (out, lse) if return_lse else out
+    if return_aux.lse:
+        out, lse = attention(q, k, v, score_mod, mask_mod, scale=scale, return_lse=True)
+        return out, AuxOutput(lse=lse)
+    return attention(q, k, v, score_mod, mask_mod, scale=scale), AuxOutput()
 
 
 def _check_kernel_options(options: Mapping[str, Any] | None) -> None:
@@ -85,16 +86,20 @@ def _check_kernel_options(options: Mapping[str, Any] | None) -> None:
         raise InputError(f"there is no BACKEND {given['BACKEND']!r}", hint=f"torch has {', '.join(BACKENDS)}")
 
 
-def _inputs(query: object, key: object, value: object, scale: float | None, enable_gqa: bool) -> Inputs:
-    """Checked tensors; keys and values of another float dtype are converted to that of the queries."""
+def _checked(query: object, key: object, value: object, enable_gqa: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The tensors; keys and values of another float dtype are converted to that of the queries."""
     q, k, v = (check_tensor(name, t) for name, t in (("query", query), ("key", key), ("value", value)))
+    for name, tensor in (("query", q), ("key", k), ("value", v)):
+        if tensor.dim() != RANK:
+            raise InputError(
+                f"`{name}` must have 4 dimensions, but has {tensor.dim()} dimensions: {list(tensor.shape)}"
+            )
     if k.dtype != q.dtype and k.dtype == v.dtype and k.is_floating_point() and q.is_floating_point():
         k, v = k.to(q.dtype), v.to(q.dtype)
-    inputs = check_inputs(q, k, v, scale)
-    heads, kv_heads = inputs.q.shape[1], inputs.k.shape[1]
-    if heads != kv_heads and not enable_gqa:
-        raise InputError(f"query has {heads} heads and key has {kv_heads}", hint="grouped heads need enable_gqa=True")
-    return inputs
+    if q.shape[1] != k.shape[1] and not enable_gqa:
+        problem = f"query has {q.shape[1]} heads and key has {k.shape[1]}"
+        raise InputError(problem, hint="grouped heads need enable_gqa=True")
+    return q, k, v
 
 
 def mask_of(block_mask: object, batch: int, heads: int, q_len: int, kv_len: int) -> Function:
@@ -122,13 +127,14 @@ def mask_of(block_mask: object, batch: int, heads: int, q_len: int, kv_len: int)
     return obeying(block_mask, q_len, kv_len)
 
 
-def _with_largest(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+def _with_largest(
+    q: Tensor, k: Tensor, v: Tensor, score_mod: Function | None, mask_mod: Function | None, scale: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The output, lse, and the largest score of each row."""
-    if backend_of(call) == "reference":
-        raise UnsupportedError("the reference computes no largest scores")
-    inputs = call.inputs
+    inputs, options = check_inputs(q, k, v, scale), Options("auto")
+    call = make_call(read_functions(score_mod, mask_mod, None, inputs.q.device), inputs, options)
     rest = (list(call.captures), list(call.parameters), inputs.scale, call.program.text, 0, 0, backend_of(call))
-    bounds = call.options.checks_bounds(inputs.q.device.type)
+    bounds = options.checks_bounds(inputs.q.device.type)
     out, lse, _, sums = torch.ops.attncc.forward(inputs.q, inputs.k, inputs.v, *rest, bounds)
     # lse = largest + log(sum of exp(score - largest)), in whichever base the kernels count
     largest = torch.where(sums == 0, lse, lse - sums.log()).detach()

@@ -136,6 +136,8 @@ def test_refused_tensors():
         flex.flex_attention(q, k[:, :2], v[:, :2])
     with pytest.raises(ValueError, match="3 dimensions"):
         flex.flex_attention(q[0], k[0], v[0])
+    with pytest.raises(ValueError, match="`key` must have 4 dimensions, but has 5"):
+        flex.flex_attention(q, k[None], v)
     with pytest.raises(ValueError, match="4 query heads cannot share 3 key heads"):
         flex.flex_attention(q, k[:, :3], v[:, :3], enable_gqa=True)
     nested = torch.nested.nested_tensor([torch.randn(4, 3, 8), torch.randn(4, 5, 8)])

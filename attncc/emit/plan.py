@@ -45,7 +45,7 @@ class KernelPlan:
     shapes_flow: bool  # whether the gradient of the scores is read by head
     shapes_weights: bool  # whether the weights are
     query_factor: str
-    scored_base_2: str  # multiplied in place unless the scores are needed again
+    below_top: str  # the scores less the largest of their row, in place unless they are needed again
     scored: str
     visit: str
     full: str
@@ -137,7 +137,7 @@ class _KernelDraft(Draft):
             guarded=bool(beyond),
             shapes_flow="grad_score" in used,
             shapes_weights="pairs" in used or self.spec.mask is not TRUE,
-            scored_base_2=f"{scored}.mul(LOG2E)" if needed_again else f"{scored}.mul_(LOG2E)",
+            below_top=f"{scored}.reshape(tile_shape).{'sub' if needed_again else 'sub_'}(top)",
             scored=scored,
             visit=visit,
             full=full,

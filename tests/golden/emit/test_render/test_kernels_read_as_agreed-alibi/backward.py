@@ -20,9 +20,7 @@ FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 128, 64
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
-LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453  # weights are powers of 2, which are faster than those of e
-
-
+LOG2E = 1.4426950408889634  # weights are powers of 2, which are faster than those of e
 def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale):
     """Gradients of q, k, v, slopes, by recomputing the scores tile by tile."""
     (batch, heads, q_len, head_dim), (kv_len, value_dim) = q.shape, v.shape[2:]
@@ -55,7 +53,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
                 queries = (q[b_range, h_range, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
                 rows = (b_range, h_range, slice(q0, q1))
                 total = sums[rows][..., None]
-                share = torch.where(total == 0.0, 0.0, 1.0 / total)  # weights below are 2 ** (score - largest): exact for any lse
+                share = torch.where(total == 0.0, 0.0, 1.0 / total)  # weights below are exp(score - largest): exact for any lse
                 grad_rows = grad_out[rows].to(FLOAT)
                 delta = (grad_rows * out[rows]).sum(-1, keepdim=True) - grad_lse[rows][..., None]
                 delta = delta.mul_(share).reshape(products, -1, 1)
@@ -78,7 +76,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
                     distance = q_idx - kv_idx  # <string>:4
                     pair_number = distance.to(FLOAT)
                     score.sub_(head_slopes * pair_number)  # <string>:6
-                    weights = score.mul_(LOG2E).reshape(tile_shape).sub_(top).exp2_()
+                    weights = score.reshape(tile_shape).sub_(top).mul_(LOG2E).exp2_()
                     pairs = weights.view(score.shape)
                     for kv_from, kv_to in partial:
                         kv_cut = torch.arange(kv_from, kv_to, device=device)

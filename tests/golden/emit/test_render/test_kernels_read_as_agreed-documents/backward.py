@@ -18,9 +18,7 @@ FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 128, 64
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
-LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453  # weights are powers of 2, which are faster than those of e
-
-
+LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453  # scores are in base 2, whose powers are faster than those of e
 def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale):
     """Gradients of q, k, v, by recomputing the scores tile by tile."""
     (batch, heads, q_len, head_dim), (kv_len, value_dim) = q.shape, v.shape[2:]
@@ -54,7 +52,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
                 queries = (q[b_range, h_range, q0:q1].to(FLOAT) * (scale * LOG2E)).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
                 rows = (b_range, h_range, slice(q0, q1))
                 total = sums[rows][..., None]
-                share = torch.where(total == 0.0, 0.0, 1.0 / total)  # weights below are 2 ** (score - largest): exact for any lse
+                share = torch.where(total == 0.0, 0.0, 1.0 / total)  # weights below are exp(score - largest): exact for any lse
                 grad_rows = grad_out[rows].to(FLOAT)
                 delta = (grad_rows * out[rows]).sum(-1, keepdim=True) - grad_lse[rows][..., None]
                 delta = delta.mul_(share).reshape(products, -1, 1)

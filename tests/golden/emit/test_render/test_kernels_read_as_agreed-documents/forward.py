@@ -18,11 +18,9 @@ FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 128, 64
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
-LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453  # weights are powers of 2, which are faster than those of e
-
-
+LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453  # scores are in base 2, whose powers are faster than those of e
 def forward(q, k, v, captures, parameters, scale, check_bounds):
-    """out [B, H, Lq, Dv], lse [B, H, Lq] and each row's largest score and sum of 2 ** (score - largest), for `backward`.
+    """out [B, H, Lq, Dv], lse [B, H, Lq] and each row's largest score and sum of exp(score - largest), for `backward`.
 
     Shapes: q [B, H, Lq, D], k [B or 1, Hkv, Lkv, D], v [B or 1, Hkv, Lkv, Dv].
     """
@@ -51,9 +49,9 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
             for q0 in range(0, q_len, TILE_Q):
                 q1 = min(q0 + TILE_Q, q_len)
                 queries = (q_group[:, :, q0:q1].to(FLOAT) * (scale * LOG2E)).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
-                top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far, in base 2
-                total = torch.zeros_like(top)  # sum of 2 ** (score - top)
-                weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of 2 ** (score - top) * value
+                top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far
+                total = torch.zeros_like(top)  # sum of exp(score - top)
+                weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of exp(score - top) * value
                 q_idx = torch.arange(q0, q1, device=device)[:, None]
                 q_min = torch.tensor(q0)
                 q_max = torch.tensor(q1 - 1)
@@ -82,6 +80,5 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
                 rows = (b_range, h_range, slice(q0, q1))
                 largest[rows], sums[rows] = top.view(*shape, -1), total.view(*shape, -1)
                 lse[rows] = top.add_(total.log2_()).mul_(LN2).view(*shape, -1)
-
     in_parallel(run, groups)
     return out, lse, largest, sums

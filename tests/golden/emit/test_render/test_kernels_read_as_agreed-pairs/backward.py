@@ -18,9 +18,7 @@ FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 256, 128
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
-LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453  # weights are powers of 2, which are faster than those of e
-
-
+LOG2E = 1.4426950408889634  # weights are powers of 2, which are faster than those of e
 def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale):
     """Gradients of q, k, v, bias, by recomputing the scores tile by tile."""
     (batch, heads, q_len, head_dim), (kv_len, value_dim) = q.shape, v.shape[2:]
@@ -48,7 +46,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
                 queries = (q[b_range, h_range, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
                 rows = (b_range, h_range, slice(q0, q1))
                 total = sums[rows][..., None]
-                share = torch.where(total == 0.0, 0.0, 1.0 / total)  # weights below are 2 ** (score - largest): exact for any lse
+                share = torch.where(total == 0.0, 0.0, 1.0 / total)  # weights below are exp(score - largest): exact for any lse
                 grad_rows = grad_out[rows].to(FLOAT)
                 delta = (grad_rows * out[rows]).sum(-1, keepdim=True) - grad_lse[rows][..., None]
                 delta = delta.mul_(share).reshape(products, -1, 1)
@@ -63,7 +61,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
                     torch.bmm(queries, tile_keys.mT, out=tile)
                     score = tile.view(*shape, q1 - q0, kv1 - kv0)  # [B, H, rows, n]
                     score.add_(bias[None, h_range, q0:q1, kv0:kv1].to(torch.float32))  # <string>:4
-                    weights = score.mul_(LOG2E).reshape(tile_shape).sub_(top).exp2_()
+                    weights = score.reshape(tile_shape).sub_(top).mul_(LOG2E).exp2_()
                     grad_values[:, kv0:kv1].baddbmm_(weights.mT, grad_rows)
                     flow = flow_buffer[: weights.numel()].view(tile_shape)
                     tile_values = values[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, value_dim)

@@ -18,11 +18,9 @@ FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 256, 128
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
-LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453  # weights are powers of 2, which are faster than those of e
-
-
+LOG2E = 1.4426950408889634  # weights are powers of 2, which are faster than those of e
 def forward(q, k, v, captures, parameters, scale, check_bounds):
-    """out [B, H, Lq, Dv], lse [B, H, Lq] and each row's largest score and sum of 2 ** (score - largest), for `backward`.
+    """out [B, H, Lq, Dv], lse [B, H, Lq] and each row's largest score and sum of exp(score - largest), for `backward`.
 
     Shapes: q [B, H, Lq, D], k [B or 1, Hkv, Lkv, D], v [B or 1, Hkv, Lkv, Dv].
     """
@@ -44,20 +42,19 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
             for q0 in range(0, q_len, TILE_Q):
                 q1 = min(q0 + TILE_Q, q_len)
                 queries = (q_group[:, :, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
-                top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far, in base 2
-                total = torch.zeros_like(top)  # sum of 2 ** (score - top)
-                weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of 2 ** (score - top) * value
+                top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far
+                total = torch.zeros_like(top)  # sum of exp(score - top)
+                weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of exp(score - top) * value
                 for kv0, kv1, partial in steps(True, True, TILE_KV, columns, kv_len):
                     tile = buffer[: queries.shape[0] * queries.shape[1] * (kv1 - kv0)].view(*queries.shape[:2], -1)
                     torch.bmm(queries, keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim).mT, out=tile)
                     score = tile.view(*shape, q1 - q0, kv1 - kv0)  # [B, H, rows, n]
                     score.add_(bias[None, h_range, q0:q1, kv0:kv1].to(torch.float32))  # <string>:4
-                    score.mul_(LOG2E)
                     weights = score.reshape(*queries.shape[:2], -1)
                     peak = torch.maximum(top, weights.amax(-1, keepdim=True))
                     shift = peak.masked_fill(peak == NEG_INF, 0.0)  # a row that has seen no key stays at -inf
-                    decay = torch.exp2(top - shift)
-                    weights.sub_(shift).exp2_()
+                    decay = torch.exp(top - shift)
+                    weights.sub_(shift).mul_(LOG2E).exp2_()  # in base 2 only now: huge scores keep their differences
                     total.mul_(decay).add_(weights.sum(-1, keepdim=True))
                     weighted.mul_(decay).baddbmm_(weights, values[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, value_dim))
                     top = peak
@@ -65,7 +62,6 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
                 out_group[:, :, q0:q1] = weighted.view(*shape, q1 - q0, value_dim)
                 rows = (b_range, h_range, slice(q0, q1))
                 largest[rows], sums[rows] = top.view(*shape, -1), total.view(*shape, -1)
-                lse[rows] = top.add_(total.log2_()).mul_(LN2).view(*shape, -1)
-
+                lse[rows] = top.add_(total.log_()).view(*shape, -1)
     in_parallel(run, groups)
     return out, lse, largest, sums

@@ -4,6 +4,7 @@ Changing one import is the whole migration. Differences, all of them things that
 in `docs/coming_from_flexattention.md`.
 """
 
+from torch.nn.attention import flex_attention as _torch_flex
 from torch.nn.attention.flex_attention import AuxOutput, AuxRequest, FlexKernelOptions
 
 from attncc.flex.attention import flex_attention
@@ -23,3 +24,10 @@ __all__ = [
     "noop_mask",
     "or_masks",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Names that torch keeps to itself and that people import all the same, such as `_mask_mod_signature`: torch's."""
+    if name.startswith("_") and not name.startswith("__") and hasattr(_torch_flex, name):
+        return getattr(_torch_flex, name)
+    raise AttributeError(f"module 'attncc.flex' has no attribute {name!r}")

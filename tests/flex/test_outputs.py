@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -183,3 +184,20 @@ def test_many_lengths_are_one_kernel():
         flex.flex_attention(*tensors(q_len=length, head_dim=5), times_two, mask_of(causal, length))
     kernels = {id(made.forward) for (text, problem, _), made in pipeline._LOWERED.items() if problem.head_dim == 5}
     assert len(kernels) == 1
+
+
+def test_the_names_of_torch_are_there():
+    assert set(theirs.__all__) == set(flex.__all__)
+    assert flex._mask_mod_signature is theirs._mask_mod_signature
+    assert flex._DEFAULT_SPARSE_BLOCK_SIZE == 128
+    with pytest.raises(AttributeError, match=r"'attncc\.flex' has no attribute '_nothing'"):
+        _ = flex._nothing
+
+
+def test_the_signatures_are_those_of_torch():
+    for name in ("flex_attention", "create_block_mask", "create_mask", "and_masks", "or_masks", "noop_mask"):
+        ours, wanted = (inspect.signature(getattr(made, name)).parameters for made in (flex, theirs))
+        more = {"exact"} if name == "create_block_mask" else set()
+        assert [n for n in ours if n not in more] == list(wanted), name
+        for each, parameter in wanted.items():
+            assert (ours[each].kind, ours[each].default) == (parameter.kind, parameter.default), (name, each)

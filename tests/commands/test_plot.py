@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from tests.commands.runner import PACKED, WINDOW, attncc
 
@@ -38,3 +39,19 @@ def test_other_formats_are_refused():
     finished = attncc("plot", "window.attn", "-o", "mask.gif")
     assert finished.code == 1
     assert "the name must end in .png or .svg" in finished.err
+
+
+def test_json_counts_the_boxes_of_the_picture(files):
+    finished = attncc("plot", "window.attn", "-q", 1024, "--block-m", 128, "--block-n", 64, "-o", "mask.png", "--json")
+    shown = finished.json
+    assert (shown["q_len"], shown["box_q"], shown["box_kv"], shown["out"]) == (1024, 128, 64, "mask.png")
+    assert (files / "mask.png").exists()
+    distance = torch.arange(1024)[:, None] - torch.arange(1024)
+    tiles = ((distance >= 0) & (distance < 256)).view(8, 128, 16, 64).transpose(1, 2).reshape(128, -1)
+    skipped, full = int((~tiles.any(1)).sum()), int(tiles.all(1).sum())
+    (panel,) = shown["panels"]
+    assert (panel["skipped"], panel["full"], panel["masked"]) == (skipped, full, 128 - skipped - full)
+
+
+def test_json_names_the_example_data():
+    assert attncc("plot", "packed.attn", "-q", 256, "--json").json["example_data"] == ["doc_ids", "slopes"]

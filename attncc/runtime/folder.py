@@ -34,9 +34,12 @@ def make_private(folder: Path) -> bool:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=OWNER_ONLY, exist_ok=True)
     except OSError:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is not a folder", hint=CHOOSE) from None
-        if not folder.is_dir():
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise InputError(f"{folder} is not a folder", hint=CHOOSE) from None
+            if not folder.is_dir():
+                return False
+        except PermissionError:  # a folder above it is closed to this user
             return False
     check_private(folder)
     return True

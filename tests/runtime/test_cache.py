@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -253,6 +254,13 @@ print("PRIVATE", store._overlay.folder)
 """
 
 
+def _open_parents(folder):
+    """Let other users pass through the folders above, which pytest keeps private, one more of them in xdist."""
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.geteuid() and parent.is_relative_to(Path(tempfile.gettempdir()).resolve()):
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
 def test_a_read_only_folder_is_read_and_new_entries_last_as_long_as_the_process(tmp_path, repository):
     store = Store(tmp_path / "cache")
     key = publish(store)
@@ -261,8 +269,7 @@ def test_a_read_only_folder_is_read_and_new_entries_last_as_long_as_the_process(
         demote = "os.setgid(65534); os.setuid(65534)"
         for path in (store.folder, *store.folder.rglob("*")):
             os.chown(path, 65534, 65534)
-        for parent in store.folder.parents[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
+        _open_parents(store.folder)
     for path in store.folder.rglob("*"):
         path.chmod(0o500 if path.is_dir() else 0o400)
     store.folder.chmod(0o500)
@@ -277,6 +284,19 @@ def test_a_read_only_folder_is_read_and_new_entries_last_as_long_as_the_process(
     assert logged.startswith("LOG")
     assert "they last as long as this process" in logged
     assert not Path(private.split()[1]).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="folders are not closed by a mode there")
+def test_a_folder_below_a_closed_one_is_no_reason_to_stop(tmp_path, repository):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    demote = "os.setgid(65534); os.setuid(65534)" if os.geteuid() == 0 else ""
+    code = f"import os, sys, filelock\nfrom pathlib import Path\nfrom attncc.runtime.cache import Store\n{demote}\n"
+    code += "assert not Store(Path(sys.argv[1])).writable\n"
+    command = [sys.executable, "-c", code, closed / "above" / "cache"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=repository, timeout=60)
+    closed.chmod(0o700)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_no_reason_to_stop(tmp_path, caplog):

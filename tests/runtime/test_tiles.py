@@ -68,7 +68,7 @@ def test_rows_and_counts_are_those_of_brute_force(name, tile_q, tile_kv):
 
 
 def test_random_masks_never_skip_a_visible_pair_nor_call_a_hidden_one_full():
-    for seed in range(share(1000)):
+    for seed in range(share(2000)):
         problem = random_problem(seed)
         sizes, captures = (
             problem.sizes,

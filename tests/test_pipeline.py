@@ -21,7 +21,18 @@ PROBLEM = Problem(heads=4, kv_heads=4, capture_dtypes=("float32",), gradients=Gr
 def test_stages_come_in_order_and_show_their_results():
     seen = []
     pipeline.lower(parse(TEXT), PROBLEM, TORCH_CPU, lambda stage, value: seen.append(stage))
-    assert seen == ["verify", "lift", "simplify", "order", "tiles", "guard", "schedule", "forward", "derive", "backward"]
+    assert seen == [
+        "verify",
+        "lift",
+        "simplify",
+        "order",
+        "tiles",
+        "guard",
+        "schedule",
+        "forward",
+        "derive",
+        "backward",
+    ]
 
 
 def test_hidden_pairs_are_lifted_into_the_mask():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from attncc.analysis.bounds import Walk
 from attncc.analysis.linear import Form, atom_form, expression, form_of
 from attncc.analysis.logic import literal_form
+from attncc.analysis.numbers import Value
 from attncc.analysis.shape import side
 from attncc.analysis.symbolic import ExprNumbers
 from attncc.analysis.systems import ONE, Constraint, Sides, coefficient, eliminate, given, next_variable, sign, split
@@ -168,12 +169,8 @@ class Axis:
     def _range(self, lowers: Iterable[Expr], uppers: Iterable[Expr]) -> tuple[Expr, Expr]:
         """start and stop, half-open and inside the sequence."""
         n = self.numbers
-        start, stop = const(0), self.size
-        for lower in lowers:
-            start = n.max(start, lower)
-        for upper in uppers:
-            stop = n.min(n.add(upper, const(1)), stop)
-        return start, stop
+        stops = [_lifted(n.add(upper, const(1))) for upper in reversed(tuple(uppers))]
+        return n.largest((const(0), *lowers)), n.least((*stops, self.size))
 
     def _solved(self, conjunction: Conjunction) -> tuple[list[Constraint], bool]:
         """The constraints on the target alone."""
@@ -265,3 +262,8 @@ class Axis:
                 return None
             form = form.plus(factor.times(atom_form(atom)), -1).plus(factor.times(form_of(end)))
         return form
+
+
+def _lifted(value: Value) -> Expr:
+    assert isinstance(value, Expr)
+    return value

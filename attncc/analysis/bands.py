@@ -119,9 +119,9 @@ def _holds_all(n: ExprNumbers, outer: Range, inner: Range) -> bool:
     """Whether the outer range certainly holds the inner one, and what is full of it."""
     if outer.when is not TRUE and outer.when is not inner.when:
         return False
-    within = n.le(outer.start, inner.start) is TRUE and n.le(inner.stop, outer.stop) is TRUE
-    empty = n.le(inner.full_stop, inner.full_start) is TRUE
-    full = n.le(outer.full_start, inner.full_start) is TRUE and n.le(inner.full_stop, outer.full_stop) is TRUE
+    within = n.is_ordered(outer.start, inner.start) and n.is_ordered(inner.stop, outer.stop)
+    empty = n.is_ordered(inner.full_stop, inner.full_start)
+    full = n.is_ordered(outer.full_start, inner.full_start) and n.is_ordered(inner.full_stop, outer.full_stop)
     return within and (empty or full)
 
 
@@ -149,7 +149,7 @@ def _sorted(n: ExprNumbers, ranges: Sequence[Range]) -> tuple[Range, ...] | None
 
 
 def _may_precede(n: ExprNumbers, a: Range, b: Range) -> bool:
-    return n.le(a.start, b.start) is TRUE or n.and_(a.when, b.when) is FALSE
+    return n.is_ordered(a.start, b.start) or n.and_(a.when, b.when) is FALSE
 
 
 def _guarded(n: ExprNumbers, ranges: Iterable[Range], assume: Expr, size: Expr) -> tuple[Range, ...]:

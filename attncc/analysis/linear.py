@@ -63,6 +63,8 @@ class Form:
 
     def times(self, other: Form) -> Form:
         """self * other, multiplied out."""
+        if not (self.terms and other.terms):
+            return other.scaled(self.constant) if other.terms else self.scaled(other.constant)
         terms: dict[Monomial, int] = {}
         for left, a in [*self.terms.items(), ((), self.constant)]:
             for right, b in [*other.terms.items(), ((), other.constant)]:
@@ -116,6 +118,8 @@ def atom_form(expr: Expr) -> Form:
 
 def form_of(expr: Expr, memo: dict[Expr, Form] | None = None) -> Form:
     """The form of an Index expression. Iterative; `memo` is shared between calls."""
+    if not _parts(expr):
+        return _combined(expr, {})
     done: dict[Expr, Form] = {} if memo is None else memo
     stack = [expr]
     while stack:

@@ -16,6 +16,7 @@ from attncc.analysis.interval import Interval
 from attncc.analysis.linear import Form, at_least_zero, difference, expression, form_of, sort_key
 from attncc.analysis.logic import joined, literal_form, negated, parts
 from attncc.analysis.numbers import INF, PYTHON, Value
+from attncc.analysis.samples import Samples
 from attncc.ir import FALSE, TRUE, Expr, Op, Scalar, apply, cast, const, param
 
 #: The ends of a tile, both included, as parameters of the expressions that classify it.
@@ -40,8 +41,9 @@ class ExprNumbers:
     expressions that are taken to be at least 1."""
 
     def __init__(self, ordered: Mapping[Expr, Expr], positive: Iterable[Expr] = ()) -> None:
-        self.ordered = dict(ordered)
+        self.ordered, positive = dict(ordered), tuple(positive)
         self.walk = Walk(PYTHON, leaves(Box(FACTS, dict.fromkeys(positive, Interval(1, INF)))), loading(None))
+        self.samples = Samples(ordered, positive)
         self.forms: dict[Expr, Form] = {}
         self.proofs: dict[object, bool] = {}
 
@@ -126,14 +128,23 @@ class ExprNumbers:
             return other if _number(limit) == neutral else limit
         return self._least_set(op, list(dict.fromkeys([*parts(op, a), *parts(op, b)])))
 
+    def least(self, operands: Iterable[Expr]) -> Expr:
+        """The MIN of Index expressions, at once: each is compared with each other one only once."""
+        return self._least_set(Op.MIN, list(dict.fromkeys(p for each in operands for p in parts(Op.MIN, each))))
+
+    def largest(self, operands: Iterable[Expr]) -> Expr:
+        """The MAX of Index expressions."""
+        return self._least_set(Op.MAX, list(dict.fromkeys(p for each in operands for p in parts(Op.MAX, each))))
+
     def _least_set(self, op: Op, operands: list[Expr]) -> Expr:
         """The MIN (or MAX) of operands, without those that are certainly no smaller (larger) than another."""
-        kept: list[Expr] = []
-        for i, each in enumerate(operands):
-            others = [*kept, *operands[i + 1 :]] if len(operands) <= MAX_OPERANDS else []
-            better = (self.le(other, each) if op is Op.MIN else self.le(each, other) for other in others)
-            if not any(found is TRUE for found in better):
-                kept.append(each)
+        forms = [form_of(each, self.forms) for each in operands]
+        left = list(range(len(operands)))
+        for i, mine in enumerate(forms if len(operands) <= MAX_OPERANDS else []):
+            pairs = ((mine, forms[j]) if op is Op.MIN else (forms[j], mine) for j in left if j != i)
+            if any(self.is_nonnegative(larger.plus(smaller, -1)) for larger, smaller in pairs):
+                left.remove(i)
+        kept = [operands[i] for i in left]
         result = kept[0]
         for each in kept[1:]:
             result = apply(op, result, each)
@@ -146,6 +157,10 @@ class ExprNumbers:
         if _is_open(a) or _is_open(b):
             return const(_number(a) <= _number(b))
         return self.holds(difference(b, a, self.forms))
+
+    def is_ordered(self, a: Expr, b: Expr) -> bool:
+        """Whether a <= b in every call, of Index expressions that are known: as `le`, without the expression."""
+        return self.is_nonnegative(difference(b, a, self.forms))
 
     def holds(self, form: Form) -> Expr:
         """The condition form >= 0, True or False where the facts decide it."""
@@ -265,8 +280,9 @@ class ExprNumbers:
         key = (form.key(), form.constant)
         if key not in self.proofs:
             self.proofs[key] = False  # while it is being looked for
-            self.proofs[key] = self._is_nonnegative(form) or any(
-                self._is_nonnegative(wider) for wider in self._without_quotients(form)
+            self.proofs[key] = not self.samples.refute(form) and (
+                self._is_nonnegative(form)
+                or any(self._is_nonnegative(wider) for wider in self._without_quotients(form))
             )
         return self.proofs[key]
 

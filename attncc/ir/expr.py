@@ -92,6 +92,8 @@ class Op(enum.Enum):
     CAST = "cast"  # to the node's scalar
     NARROW = "narrow"  # a Float rounded to the dtype named by `value`: "bfloat16" or "float16"
 
+    __hash__ = object.__hash__  # members are single; enum's own hashes the name, in Python
+
 
 #: The inputs that a definition may use, and what each holds. All but `score` are Index.
 INPUTS: dict[str, Scalar] = {
@@ -110,27 +112,23 @@ Value = bool | int | float | str | None
 
 
 class Expr:
-    """One interned node. `value` is a constant, a name or None; `scalar` is the kind of number it holds."""
+    """One interned node. `value` is a constant, a name or None; `scalar` is the kind of number it holds.
 
-    __slots__ = ("__weakref__", "_hash", "args", "op", "scalar", "value")
+    Equality and hash are those of any object, by identity: most of the time of an analysis goes into look-ups.
+    """
+
+    __slots__ = ("__weakref__", "args", "op", "scalar", "value")
 
     op: Op
     args: tuple[Expr, ...]
     value: Value
     scalar: Scalar
-    _hash: int
 
     def __new__(cls, *_: Any, **__: Any) -> Expr:
         raise TypeError("expressions are made by attncc.ir.node or attncc.ir.apply")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("expressions are immutable")
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
     def __copy__(self) -> Expr:
         return self
@@ -161,7 +159,6 @@ def node(op: Op, args: tuple[Expr, ...] = (), value: Value = None, scalar: Scala
         made: Expr = object.__new__(Expr)
         for name, part in (("op", op), ("args", args), ("value", value), ("scalar", scalar)):
             object.__setattr__(made, name, part)
-        object.__setattr__(made, "_hash", hash(key))
         _TABLE[key] = made
         return made
 

@@ -1,0 +1,113 @@
+"""A few calls written out in numbers: a form that is negative in one of them needs no search for a proof.
+
+Most questions whether a bound always holds have the answer no. A sample that the facts allow settles those at once; one
+that they do not allow could only hide a proof, never make one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from attncc.analysis.linear import Form
+from attncc.ir import Expr, Op
+from attncc.ir.evaluate import EVALUATE
+
+#: batch, heads, q_len, kv_len, and where a tile of each side starts and ends.
+_CALLS: Final = (
+    (3, 5, 1000, 1000, (256, 383), (384, 511)),
+    (2, 8, 700, 3000, (0, 15), (64, 127)),
+    (1, 1, 40, 9, (37, 39), (0, 0)),
+    (4, 12, 5000, 5000, (4096, 4999), (0, 31)),
+    (2, 2, 1, 1, (0, 0), (0, 0)),
+    (1, 16, 90000, 400, (81920, 81983), (380, 399)),
+    (2, 3, 64, 2000, (32, 63), (1920, 1999)),
+    (8, 4, 2048, 2048, (1000, 1003), (1001, 1002)),
+)
+#: What parameters are: any number, many small ones.
+_PARAMETERS: Final = (0, 1, 2, 3, 4, 7, 16, 60, 128, 1000, 5000, 200_000, -1, -6, -300, 12)
+_DIVISORS: Final = tuple(value for value in _PARAMETERS if value > 0)
+
+
+class Samples:
+    """Values of atoms in each call. `positive` are taken to be at least 1, `ordered` maps a value to a smaller one."""
+
+    def __init__(self, ordered: Mapping[Expr, Expr], positive: Iterable[Expr] = ()) -> None:
+        self.ordered = dict(ordered)
+        self.positive = frozenset(positive)
+        self.known: dict[Expr, tuple[int | None, ...]] = {}
+
+    def refute(self, form: Form) -> bool:
+        """Whether form >= 0 is wrong in one of the calls."""
+        rows = [(count, [self.values(atom) for atom in product]) for product, count in form.terms.items()]
+        for call in range(len(_CALLS)):
+            total = form.constant
+            for count, atoms in rows:
+                for values in atoms:
+                    value = values[call]
+                    if value is None:
+                        break
+                    count *= value
+                else:
+                    total += count
+                    continue
+                break
+            else:
+                if total < 0:
+                    return True
+        return False
+
+    def values(self, atom: Expr) -> tuple[int | None, ...]:
+        """The atom in each call; None where it has no value, or one that is not looked for."""
+        found = self.known.get(atom)
+        if found is None:
+            stack = [atom]
+            while stack:
+                pending = [arg for arg in stack[-1].args if arg not in self.known]
+                if pending:
+                    stack += pending
+                else:
+                    expr = stack.pop()
+                    self.known[expr] = tuple(self._value(expr, call) for call in range(len(_CALLS)))
+            found = self.known[atom]
+        return found
+
+    def _value(self, expr: Expr, call: int) -> Any:
+        value: Any = None
+        match expr.op:
+            case Op.CONST:
+                value = expr.value
+            case Op.INPUT | Op.PARAM:
+                value = self._leaf(expr, call)
+            case Op.LOAD | Op.CAST | Op.NARROW:
+                return None
+            case _:
+                args = [self.known[arg][call] for arg in expr.args]
+                if None in args:
+                    return None
+                try:
+                    value = EVALUATE[expr.op](*args)
+                except (ArithmeticError, ValueError):
+                    return None
+        if not isinstance(value, int) or (expr in self.positive and value < 1):
+            return None
+        return value
+
+    def _leaf(self, expr: Expr, call: int) -> int | None:
+        batch, heads, q_len, kv_len, q, kv = _CALLS[call]
+        name, draw = str(expr.value), random.Random(f"{call} {expr.value}")
+        sizes = {"batch": batch, "heads": heads, "q_len": q_len, "kv_len": kv_len}
+        below = {"b": (0, batch - 1), "h": (0, heads - 1), "q_idx": q, "kv_idx": kv}
+        ends = {"q_min": q[0], "q_max": q[1], "kv_min": kv[0], "kv_max": kv[1]}
+        if name in sizes or name in ends:
+            return (sizes | ends)[name]
+        if name in below:
+            return draw.randint(*below[name])
+        if name == "score":
+            return None
+        smaller = self.ordered.get(expr)
+        if smaller is not None:
+            least = self.values(smaller)[call]
+            return None if least is None else least + draw.choice((0, 3, 50))
+        return draw.choice(_DIVISORS if expr in self.positive else _PARAMETERS)

@@ -17,6 +17,10 @@ from torch import Tensor
 
 from attncc.errors import InputError, UnsupportedError
 
+#: The devices that autocast knows, asked once: torch.compile cannot ask (torch 2.11).
+AUTOCAST = frozenset(
+    kind for kind in ("cpu", "cuda", "xpu", "mps", "hpu", "xla", "mtia") if torch.amp.is_autocast_available(kind)
+)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 RANK = 4
 
@@ -109,7 +113,7 @@ def _check_devices(tensors: dict[str, Any]) -> None:
 def _autocast(*tensors: Any) -> tuple[Tensor, ...]:
     """As torch's autocast treats scaled_dot_product_attention: all but float64 becomes the autocast dtype."""
     kind = tensors[0].device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+    if kind not in AUTOCAST or not torch.is_autocast_enabled(kind):
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     castable = (torch.float32, torch.bfloat16, torch.float16)

@@ -1,0 +1,270 @@
+"""One program of a kernel, on the CPU: its partitions run one at a time, in an order drawn from a seed.
+
+Each partition is a thread, but only the one that holds the baton runs; it hands the baton on where the hardware could
+let others go first. Transfers by the TMA are actors of the same draw, so they end at any later time. What happens
+before what is kept in vector clocks: a partition knows of an event only if barriers told it, however lucky the order.
+"""
+
+from __future__ import annotations
+
+import linecache
+import random
+import sys
+import threading
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tests.gluon.barriers import Mbarrier, NamedBarriers
+    from tests.gluon.memory import Access, Store
+    from tests.gluon.products import Product
+
+Kind = Literal[
+    "deadlock",  # nobody can go on
+    "overwrite",  # shared memory is written while it may still be read or written
+    "unordered",  # shared memory is read while it may still be written
+    "unfinished",  # the result of a product is used before it was awaited
+    "uninitialised",  # shared memory is read that nobody has written
+    "barrier",  # a barrier gets more arrivals than it counts, differing counts, or is left half full
+    "bytes",  # a barrier expects another number of bytes than arrive
+    "fence",  # the TMA or the tensor cores read what was stored without fence_async_shared
+    "bounds",  # a pointer leaves its tensor
+    "exit",  # a partition ends while its products, loads or stores are under way
+    "type",  # what Gluon's types forbid
+    "unmodelled",  # what this simulator does not know
+]
+
+#: How often an actor is drawn, relative to the others: most keep pace, some lag far behind.
+PACES = (1.0, 1.0, 0.05)
+TRANSFER_PACES = (1.0, 0.2, 0.02)
+REDRAW = 1 / 64  # how often all paces are drawn again
+
+#: For each partition or barrier, how many of its events are known.
+Clock = dict[Hashable, float]
+
+
+class Fault(Exception):
+    """What is wrong with a kernel, and where."""
+
+    def __init__(self, kind: Kind, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+
+
+class Abandoned(BaseException):
+    """Ends the thread of a partition when another one has failed."""
+
+
+class Transfer(Protocol):
+    """Something that the TMA does beside the partitions."""
+
+    pace: float
+
+    def complete(self) -> None: ...
+
+    def describe(self) -> str: ...
+
+
+def join(clock: Clock, other: Clock) -> None:
+    """Know what another clock knows."""
+    for actor, time in other.items():
+        if clock.get(actor, 0) < time:
+            clock[actor] = time
+
+
+def always() -> bool:
+    return True
+
+
+@dataclass(eq=False)
+class Partition:
+    """Warps that run one function; `clock` is what they know, `unfenced` what they stored since their last fence."""
+
+    machine: Machine
+    name: str
+    warps: int
+    call: Callable[[], object]
+    clock: Clock
+    pace: float
+    waits_for: str = "its turn"
+    ready: Callable[[], bool] = always
+    done: bool = False
+    products: list[Product] = field(default_factory=list)
+    stores: list[Store] = field(default_factory=list)
+    unfenced: list[Access] = field(default_factory=list)
+    baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    thread: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        self.clock[self] = 1
+
+    @property
+    def now(self) -> float:
+        return self.clock[self]
+
+    def tell(self, clock: Clock) -> None:
+        """Let a barrier know all that this partition knows; what comes later is not known to it."""
+        join(clock, self.clock)
+        self.clock[self] += 1
+
+    def check_exit(self) -> None:
+        """Nothing that reads shared memory may outlive its partition."""
+        if self.products:
+            raise Fault("exit", f"{self.name} ends without a wait for its product {self.products[-1].where}")
+        if self.stores:
+            raise Fault("exit", f"{self.name} ends without a wait for its TMA store {self.stores[-1].access.where}")
+
+
+class Machine:
+    """The partitions, barriers and transfers of one program."""
+
+    def __init__(
+        self, file: str, index: tuple[int, ...], shape: tuple[int, ...], seed: str, slow: Collection[str], warps: int
+    ) -> None:
+        self.file = file
+        self.index = index
+        self.shape = shape
+        self.warps = warps
+        self.random = random.Random(seed)
+        self.slow = frozenset(slow)
+        self.partitions: list[Partition] = []
+        self.transfers: list[Transfer] = []
+        self.barriers: list[Mbarrier] = []
+        self.named: NamedBarriers | None = None
+        self.fault: BaseException | None = None
+
+    def run(self, name: str, call: Callable[[], object]) -> None:
+        """Run a program to its end. Raises the first Fault of any partition."""
+        first = self.fork(name, self.warps, call, {})
+        first.baton.release()
+        for partition in self.partitions:  # grows while it is walked: warp_specialize forks
+            assert partition.thread is not None
+            partition.thread.join()
+        if self.fault is not None:
+            raise self.fault
+        if self.transfers:
+            raise Fault("exit", f"{self.transfers[0].describe()} is under way when the program ends")
+        for barrier in self.barriers:
+            barrier.check_exit()
+        if self.named is not None:
+            self.named.check_exit()
+
+    def fork(self, name: str, warps: int, call: Callable[[], object], clock: Clock) -> Partition:
+        """A new partition that knows what `clock` knows; it waits for its first turn."""
+        partition = Partition(self, name, warps, call, dict(clock), self.random.choice(PACES))
+        partition.thread = threading.Thread(target=self._serve, args=(partition,), name=name, daemon=True)
+        self.partitions.append(partition)
+        partition.thread.start()
+        return partition
+
+    def start(self, transfer: Transfer) -> None:
+        transfer.pace = self.random.choice(TRANSFER_PACES)
+        self.transfers.append(transfer)
+
+    def _serve(self, partition: Partition) -> None:
+        _LOCAL.partition = partition
+        partition.baton.acquire()
+        try:
+            if self.fault is None:
+                with np.errstate(all="ignore"):
+                    partition.call()
+                    partition.check_exit()
+            partition.done = True
+            self._pass_on()
+        except Abandoned:
+            partition.done = True
+        except BaseException as error:  # a fault, or a mistake in the kernel or here: `run` raises it
+            partition.done = True
+            self._fail(error)
+
+    def _pass_on(self) -> None:
+        while any(not partition.done for partition in self.partitions):
+            actor = self._next()
+            if isinstance(actor, Partition):
+                actor.baton.release()
+                return
+            self._complete(actor)
+
+    def pause(self, waits_for: str = "its turn", ready: Callable[[], bool] = always) -> None:
+        """Let any others go first, and go on when `ready` says so."""
+        me = current()
+        me.waits_for, me.ready = waits_for, ready
+        while True:
+            actor = self._next()
+            if isinstance(actor, Partition):
+                break
+            self._complete(actor)
+        if actor is not me:
+            actor.baton.release()
+            me.baton.acquire()
+            if self.fault is not None:
+                raise Abandoned
+        me.waits_for, me.ready = "its turn", always
+
+    def _complete(self, transfer: Transfer) -> None:
+        self.transfers.remove(transfer)
+        transfer.complete()
+
+    def _next(self) -> Partition | Transfer:
+        if self.random.random() < REDRAW:
+            for partition in self.partitions:
+                partition.pace = self.random.choice(PACES)
+        able: list[Partition | Transfer] = [p for p in self.partitions if not p.done and p.ready()]
+        able += self.transfers
+        if not able:
+            raise Fault("deadlock", "\n  ".join(["nobody can go on", *self._waiting()]))
+        quick = [actor for actor in able if not self._is_slow(actor)] if self.slow else able
+        chosen = quick or able
+        return self.random.choices(chosen, [actor.pace for actor in chosen])[0] if len(chosen) > 1 else chosen[0]
+
+    def _is_slow(self, actor: Partition | Transfer) -> bool:
+        if isinstance(actor, Partition):
+            return actor.name in self.slow or actor.name.split("[")[0] in self.slow
+        return "transfers" in self.slow
+
+    def _waiting(self) -> list[str]:
+        frames = sys._current_frames()
+        return [
+            f"{p.name} waits for {p.waits_for}, {self.place(frames.get(p.thread.ident))}"
+            for p in self.partitions
+            if not p.done and p.thread is not None and p.thread.ident is not None
+        ]
+
+    def _fail(self, error: BaseException) -> None:
+        self.fault = self.fault or error
+        for partition in self.partitions:
+            partition.baton.release()
+
+    def place(self, frame: FrameType | None) -> str:
+        """The lines of the kernel that a frame is at, from the inside outwards."""
+        lines = []
+        while frame is not None:
+            if frame.f_code.co_filename == self.file:
+                lines.append(frame.f_lineno)
+            frame = frame.f_back
+        if not lines:
+            return "outside of the kernel"
+        callers = "".join(f", called from line {line}" for line in lines[1:-1])
+        return f"line {lines[0]} `{linecache.getline(self.file, lines[0]).strip()}`{callers}"
+
+
+_LOCAL = threading.local()
+
+
+def current() -> Partition:
+    """The partition whose thread this is."""
+    partition = getattr(_LOCAL, "partition", None)
+    if partition is None:
+        raise Fault("unmodelled", "a Gluon operation outside of a simulated kernel")
+    assert isinstance(partition, Partition)
+    return partition
+
+
+def here() -> str:
+    """Where the running partition is."""
+    me = current()
+    return f"({me.name}, {me.machine.place(sys._getframe())})"

@@ -23,6 +23,7 @@ AUTOCAST = frozenset(
 )
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 RANK = 4
+USUAL_SCALE = "leave it out for 1 / sqrt(D)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,10 @@ def check_tensor(name: str, value: object) -> Tensor:
     if value.is_quantized:
         raise UnsupportedError(f"`{name}` is a quantized tensor ({value.dtype})", hint=f"pass {name}.dequantize()")
     if value.is_complex():
-        raise UnsupportedError(f"`{name}` is complex ({value.dtype}), which attention has no meaning for")
+        hint = f"attend to real numbers, such as torch.view_as_real({name}).flatten(-2)"
+        raise UnsupportedError(f"`{name}` is complex ({value.dtype}), which attention has no meaning for", hint=hint)
     if value.is_meta:
-        raise InputError(f"`{name}` is on the meta device and holds no data")
+        raise InputError(f"`{name}` is on the meta device and holds no data", hint="move it with to_empty(device=...)")
     return value
 
 
@@ -88,9 +90,9 @@ def check_scale(scale: object, head_dim: int) -> float:
         hint = "pass a float; for a learned scale multiply q by it, or write it into score_mod"
         raise InputError("`scale` is a tensor", hint=hint)
     if isinstance(scale, bool) or not isinstance(scale, Real):
-        raise InputError(f"`scale` must be a number, but is {kind_of(scale)}")
+        raise InputError(f"`scale` must be a number, but is {kind_of(scale)}", hint=USUAL_SCALE)
     if not math.isfinite(scale):
-        raise InputError(f"`scale` is {float(scale)}, which makes every score meaningless")
+        raise InputError(f"`scale` is {float(scale)}, which makes every score meaningless", hint=USUAL_SCALE)
     return float(scale)
 
 
@@ -107,7 +109,9 @@ def _check_devices(tensors: dict[str, Any]) -> None:
     q, k, v = tensors.values()
     if not q.device == k.device == v.device:
         placed = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
-        raise InputError(f"q, k and v must be on one device, but are {placed}")
+        raise InputError(
+            f"q, k and v must be on one device, but are {placed}", hint=f"move them, as in k.to({str(q.device)!r})"
+        )
 
 
 def _autocast(*tensors: Any) -> tuple[Tensor, ...]:
@@ -138,17 +142,21 @@ def _check_sizes(q: Tensor, k: Tensor, v: Tensor) -> None:
     batch, heads, _, head_dim = q.shape
     kv_batch, kv_heads, kv_len, k_dim = k.shape
     if v.shape[:3] != (kv_batch, kv_heads, kv_len):
-        raise _misfit("k and v must agree in all but the last size", q, k, v)
+        raise _misfit("k and v must agree in all but the last size", q, k, v, "each key has one value")
     if kv_batch not in (batch, 1):
-        raise _misfit("the batch of k and v must be that of q, or 1", q, k, v)
+        raise _misfit(
+            "the batch of k and v must be that of q, or 1", q, k, v, "repeat or index k and v along dimension 0"
+        )
     if head_dim != k_dim:
-        raise _misfit("the head sizes of q and k differ", q, k, v)
+        raise _misfit("the head sizes of q and k differ", q, k, v, "a score is their product; only v may have another")
     if 0 in (head_dim, heads, kv_heads):
-        raise _misfit("there must be at least one head, and a head size of at least 1", q, k, v)
+        raise _misfit(
+            "there must be at least one head, and a head size of at least 1", q, k, v, "batch and lengths may be 0"
+        )
     if heads % kv_heads:
         hint = "each key head serves the same number of query heads"
         raise _misfit(f"{heads} query heads cannot share {kv_heads} key heads", q, k, v, hint)
 
 
-def _misfit(problem: str, q: Tensor, k: Tensor, v: Tensor, hint: str | None = None) -> InputError:
+def _misfit(problem: str, q: Tensor, k: Tensor, v: Tensor, hint: str) -> InputError:
     return InputError(f"{problem}: q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}", hint=hint)

@@ -62,13 +62,13 @@ def _block(name: str, size: object) -> int | None:
     if size is None:
         return None
     if isinstance(size, bool) or not isinstance(size, Integral):
-        raise InputError(f"`{name}` must be an int, but is {kind_of(size)}")
+        raise InputError(f"`{name}` must be an int, but is {kind_of(size)}", hint="None leaves it to attncc")
     if not 1 <= int(size) <= MAX_BLOCK:
-        raise InputError(f"`{name}` must be from 1 to {MAX_BLOCK}, but is {size}")
+        raise InputError(f"`{name}` must be from 1 to {MAX_BLOCK}, but is {size}", hint="None leaves it to attncc")
     return int(size)
 
 
 def _switch(name: str, value: object) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
-    raise InputError(f"`{name}` must be True, False or None, but is {value!r}")
+    raise InputError(f"`{name}` must be True, False or None, but is {value!r}", hint="None leaves it to attncc")

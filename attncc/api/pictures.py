@@ -115,14 +115,14 @@ def _sizes(
                 found.setdefault(str(dim), int(size))
     batches = found.get("batch", batch + 1)
     if not 0 <= batch < batches:
-        raise InputError(f"there is no batch {batch}: the captured tensors have {batches}")
+        raise InputError(f"there is no batch {batch}: the captured tensors have {batches}", hint="they count from 0")
     counted = heads if heads is not None else found.get("heads", DEFAULT_HEADS)
     return {"batch": batches, "heads": counted, "q_len": q_len, "kv_len": kv_len}
 
 
 def _length(name: str, length: object) -> int:
     if isinstance(length, bool) or not isinstance(length, int) or length < 0:
-        raise InputError(f"`{name}` must be an int of at least 0, but is {length!r}")
+        raise InputError(f"`{name}` must be an int of at least 0, but is {length!r}", hint="it counts positions")
     return length
 
 

@@ -25,6 +25,7 @@ from attncc.frontend.tracer import MAX_ELEMENTS, Tracer
 from attncc.frontend.values import Gather, Grid, TracedInt, TracedTensor
 from attncc.ir import Expr, const
 
+AS_TORCH: Final = "call it as torch documents it, on single numbers"
 SHOWN: Final = frozenset(("__repr__", "__format__", "__str__", "__dir__", "__hash__"))
 NUMBERS: Final = frozenset(
     ("tensor", "as_tensor", "asarray", "scalar_tensor", "full", "full_like", "new_full", "new_tensor")
@@ -98,7 +99,7 @@ class Dispatch(TorchFunctionMode):
         try:
             given = row.signature.bind(*args, **_renamed(kwargs, row)).arguments
         except TypeError as error:
-            self.tracer.refuse(f"`{shown(name)}` is called in a way that cannot be compiled: {error}")
+            self.tracer.refuse(f"`{shown(name)}` is called in a way that cannot be compiled: {error}", AS_TORCH)
         if name == "prelu" and getattr(given["weight"], "shape", ()) == (1,):
             given["weight"] = self._index(given["weight"], 0)
         read = name in ("pow", "__pow__", "__rpow__", "float_power")  # a power that is known is a product
@@ -135,7 +136,7 @@ class Dispatch(TorchFunctionMode):
         except AttnccError:
             raise
         except (TypeError, RuntimeError, IndexError, ValueError) as error:
-            self.tracer.refuse(f"`{shown(name)}` is called in a way that cannot be compiled: {error}")
+            self.tracer.refuse(f"`{shown(name)}` is called in a way that cannot be compiled: {error}", AS_TORCH)
 
     def _before_indexing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TracedTensor | None:
         """`f(t[b])` with too many elements to unroll is `f(t)[b]`, if nothing but `t` is traced."""
@@ -200,9 +201,10 @@ class Dispatch(TorchFunctionMode):
         if type(value) is TracedInt:
             return Grid((), (const(value.read()) if read else value.expr,))
         if isinstance(value, complex):
-            self.tracer.refuse("attncc computes with real numbers, but this is complex")
+            self.tracer.refuse("attncc computes with real numbers, but this is complex", "use its real part, `z.real`")
         if not _is_number(value):
-            self.tracer.refuse(f"a traced value and a {type(value).__name__} cannot be computed with")
+            message = f"a traced value and a {type(value).__name__} cannot be computed with"
+            self.tracer.refuse(message, "use a number or a tensor")
         return Grid((), (const(value.item() if hasattr(value, "item") else value),))
 
     def _captured(self, value: torch.Tensor) -> Grid:
@@ -224,7 +226,8 @@ class Dispatch(TorchFunctionMode):
         if name in ("get requires_grad", "get is_leaf"):
             return name == "get is_leaf"
         if name == "__len__" and not content.shape:
-            self.tracer.refuse("a single number has no length, and cannot be iterated over")
+            hint = "`score` and the indices are single numbers, of one pair; for lengths ask for q_len and kv_len"
+            self.tracer.refuse("a single number has no length, and cannot be iterated over", hint)
         stand_in = torch.empty(content.shape, dtype=value.declared, device="cpu")
         kind, _, attribute = name.rpartition(" ")
         found = getattr(stand_in, attribute)

@@ -33,6 +33,12 @@ from attncc.ir.build import INT64_MAX
 from attncc.ir.syntax import ARGUMENT_NAMES, RESERVED_NAMES, free_name
 
 FLOATS: Final = ("float16", "float32", "float64", "bfloat16", "half", "double", "bf16", "fp16", "fp32", "tensor")
+#: What the default of a parameter looks like, by its kind.
+DEFAULTS: Final = {
+    Scalar.INDEX: "a whole number, as in `256`; declare a `float` for fractions",
+    Scalar.FLOAT: "a number, as in `2.5`",
+    Scalar.BOOL: "`true` or `false`",
+}
 NOT_CONSTANT: Final = dict.fromkeys(INPUTS, ("is not known before a call", "the default of a parameter is a constant"))
 Setting = bool | int | float
 
@@ -125,7 +131,7 @@ class Elaboration:
             value = cast(value, Scalar.FLOAT)
         if value.scalar is not scalar:
             message = f"`{name}` is {_a(scalar)}, but its default is {a_kind(value)}"
-            self.typing.errors.add(message, self.typing.span(default))
+            self.typing.errors.add(message, self.typing.span(default), DEFAULTS[scalar])
             return
         setting = value.value
         assert isinstance(setting, bool | int | float)
@@ -171,7 +177,7 @@ class Elaboration:
             try:
                 size = number(text).value
             except LanguageError as error:
-                self.typing.errors.add(error.message, self.typing.span(token))
+                self.typing.errors.add(error.message, self.typing.span(token), error.hint)
                 return None
             assert isinstance(size, int)
             return size
@@ -270,7 +276,8 @@ def _fitted(name: str, scalar: Scalar, value: Setting) -> Setting:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind or (kind is int and not -INT64_MAX - 1 <= value <= INT64_MAX):
-        raise InputError(f"the parameter `{name}` is {_a(scalar)}, not {value!r}")
+        hint = "pass an int of 64 bits" if kind is int else f"pass {kind.__name__}(...)"
+        raise InputError(f"the parameter `{name}` is {_a(scalar)}, not {value!r}", hint=hint)
     return value
 
 

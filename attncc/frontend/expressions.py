@@ -180,7 +180,9 @@ class Typing:
         """The value of a helper for these arguments, if it is known already, or the frame that finds it."""
         if len(operands) != len(helper.arguments):
             wanted = f"{helper.name}({', '.join(helper.arguments)})"
-            raise LanguageError(f"`{wanted}` is called with {_count(len(operands), 'argument')}")
+            raise LanguageError(
+                f"`{wanted}` is called with {_count(len(operands), 'argument')}", hint=f"write `{wanted}`"
+            )
         if helper.broken or None in operands:
             return None
         key = (helper.name, *operands)

@@ -41,9 +41,10 @@ def _expanded(tracer: Tracer, parts: list[Any], rank: int) -> list[Any]:
     used = sum(part is not None and part is not Ellipsis for part in parts)
     if used > rank:
         many = f"{rank} dimension{'s' if rank != 1 else ''}"
-        tracer.refuse(
-            f"this has {many}, but the index has {used}", "a single number cannot be indexed" if rank == 0 else None
+        hint = (
+            f"write {'one index' if rank == 1 else f'{rank} indices'}" if rank else "a single number cannot be indexed"
         )
+        tracer.refuse(f"this has {many}, but the index has {used}", hint)
     missing = [WHOLE] * (rank - used)
     for i, part in enumerate(parts):
         if part is Ellipsis:
@@ -159,7 +160,7 @@ def _of_arrays(tracer: Tracer, content: Gather, chosen: list[Grid | None], array
     """Elements at an array of positions, as in `t[h, order[q_idx]]`: as many loads as the array has elements."""
     at = [i for i, each in enumerate(chosen) if each is not None]
     if at != list(range(at[0], at[0] + len(at))):
-        tracer.refuse("the dimensions indexed by arrays have to lie side by side")
+        tracer.refuse("the dimensions indexed by arrays have to lie side by side", "index in two steps")
     shape = common_shape(*(each.shape for each in arrays))
     wide = [broadcast(each, shape) for each in chosen if each is not None]
     tails = [

@@ -29,7 +29,13 @@ FOREIGN: Final = {
     **{"query_idx": "q_idx", "key_idx": "kv_idx", "k_idx": "kv_idx", "infinity": "inf", "PI": "pi"},
     **{"minimum": "min", "maximum": "max", "clip": "clamp", "pow": "`**`", "log10": "log", "select": "where"},
 }
-
+#: What to do about a name that is like no other.
+TO_DECLARE: Final = {
+    "name": "bind it in a line above, `{0} = …`, or declare it: `capture {0}: float[heads]`",
+    "captured tensor": "declare it first: `capture {0}: float[heads]`",
+    "function": "define it above `attention`: `def {0}(x) = …`",
+}
+MAX_QUOTED: Final = 40
 
 Node = Tree[Token]
 
@@ -118,9 +124,10 @@ class Names:
         functions = BUILT_IN if Helper in kinds else ()
         self.told.add(name)
         near = suggest(name, (*known, *functions))
-        if near is None and what == "captured tensor":
-            near = f"declare it first: `capture {name}: float[heads]`"
-        raise LanguageError(f"unknown {what} `{name}`", hint=near)
+        raise LanguageError(
+            f"unknown {what} `{name}`",
+            hint=near or TO_DECLARE[what].format(name if len(name) <= MAX_QUOTED else "name"),
+        )
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:

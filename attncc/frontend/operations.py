@@ -115,7 +115,7 @@ def call_builtin(name: str, operands: Sequence[Value], spans: Sequence[Span]) ->
 def _need_arguments(name: str, given: int) -> None:
     if name in ("min", "max"):
         if given < 2:
-            raise LanguageError(f"`{name}` takes two arguments or more, not {given}")
+            raise LanguageError(f"`{name}` takes two arguments or more, not {given}", hint=f"write `{name}(a, b)`")
         return
     arguments = ARGUMENTS.get(name, ("x",))
     if given != len(arguments):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from attncc.source import Source, Span
 
 #: In bytes as UTF-8; definitions have a few hundred.
 MAX_TEXT: Final = 1_000_000
+MAX_LISTED: Final = 5
 HEADER: Final = re.compile(r"(?:[ \t\f]*(?:#[^\n]*)?\n)*[ \t\f]*attn[ \t]+(\d+)")
 BYTE_ORDER_MARK: Final = "\ufeff"
 
@@ -53,11 +55,12 @@ def read_source(path: str | PathLike[str]) -> Source:
         with Path(path).open("rb") as file:
             data = file.read(MAX_TEXT + 1)
     except FileNotFoundError:
-        raise InputError(f"there is no file {name}") from None
+        raise InputError(f"there is no file {name}", hint=_nearest_file(Path(path))) from None
     except IsADirectoryError:
         raise InputError(f"{name} is a folder", hint="name a file in it, such as causal.attn") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise InputError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{name} cannot be read: {why}", hint="name a file that this user may read") from None
     _check_size(name, len(data))
     try:
         text = data.decode("utf-8")
@@ -66,6 +69,19 @@ def read_source(path: str | PathLike[str]) -> Source:
         message = f"{name} is not UTF-8: byte {error.start}, in line {line}, is 0x{data[error.start]:02x}"
         raise InputError(message, hint="store the file with the encoding UTF-8") from None
     return _normalised(Source(name, text))
+
+
+def _nearest_file(path: Path) -> str:
+    """What to write instead of the path of a file that does not exist."""
+    try:
+        there = sorted(each.name for each in path.parent.iterdir() if each.suffix == ".attn")
+    except OSError:
+        return f"there is no folder {path.parent} either"
+    near = get_close_matches(path.name, there, 1)
+    if near:
+        return f"did you mean {path.with_name(near[0])}?"
+    folder = "this folder" if path.parent == Path() else f"the folder {path.parent}"
+    return f"{folder} holds {', '.join(there[:MAX_LISTED]) or 'no .attn file'}"
 
 
 def _normalised(source: Source) -> Source:

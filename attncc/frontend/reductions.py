@@ -89,7 +89,7 @@ def _amin(tracer: Tracer, input: Grid, dim: Any = (), keepdim: bool = False) -> 
 
 def _extreme(tracer: Tracer, input: Grid, dim: Any, keepdim: bool, choose: Callable[..., Expr]) -> TracedTensor:
     if not input.items:
-        tracer.refuse("the largest or smallest of no elements has no meaning")
+        tracer.refuse("the largest or smallest of no elements has no meaning", "give it a dimension that has elements")
     return _reduced(tracer, input, dim, keepdim, lambda items: reduce(choose, items))
 
 
@@ -153,7 +153,10 @@ def _norm(
 @structured("dot", "inner", "vdot", "linalg_vecdot")
 def _dot(tracer: Tracer, input: Grid, other: Grid, **_: Any) -> TracedTensor:
     if len(input.shape) != 1 or input.shape != other.shape:
-        tracer.refuse(f"the product of arrays of shapes {input.shape} and {other.shape} is not a number")
+        tracer.refuse(
+            f"the product of arrays of shapes {input.shape} and {other.shape} is not a number",
+            "multiply and sum over a dimension",
+        )
     return tracer.wrap(_total([mul(a, b) for a, b in zip(input.items, other.items, strict=True)]))
 
 
@@ -161,7 +164,9 @@ def _dot(tracer: Tracer, input: Grid, other: Grid, **_: Any) -> TracedTensor:
 def _matmul(tracer: Tracer, input: Grid, other: Grid) -> TracedTensor:
     left, right = (torch.arange(len(each.items), device="cpu").reshape(each.shape) for each in (input, other))
     if not 1 <= left.dim() <= 2 or not 1 <= right.dim() <= 2 or left.shape[-1] != right.shape[0]:
-        tracer.refuse(f"arrays of shapes {input.shape} and {other.shape} cannot be multiplied")
+        tracer.refuse(
+            f"arrays of shapes {input.shape} and {other.shape} cannot be multiplied", "the inner sizes must agree"
+        )
     rows, columns = left.reshape(-1, left.shape[-1]).tolist(), right.reshape(right.shape[0], -1).T.tolist()
     items = [
         _total([mul(input.items[i], other.items[j]) for i, j in zip(row, column, strict=True)])
@@ -180,7 +185,9 @@ def _rmatmul(tracer: Tracer, input: Grid, other: Grid) -> TracedTensor:
 @structured("softmax", "special_softmax")
 def _softmax(tracer: Tracer, input: Grid, dim: int, **_: Any) -> TracedTensor:
     if len(input.shape) > 1:
-        tracer.refuse("softmax over an array of more than one dimension cannot be compiled")
+        tracer.refuse(
+            "softmax over an array of more than one dimension cannot be compiled", "index down to one row first"
+        )
     if not input.shape:
         return tracer.wrap(const(1.0))
     top = reduce(max_, input.items)

@@ -85,6 +85,12 @@ def nearest(name: str) -> str:
     return "write it with torch's elementary functions, or compute it before the call and capture the result"
 
 
+def nearest_attribute(name: str) -> str:
+    """A hint for an attribute that no tensor has."""
+    near = difflib.get_close_matches(name, [known for known in dir(torch.Tensor) if not known.startswith("_")], 1)
+    return f"did you mean `{near[0]}`?" if near else "use the functions and methods of torch"
+
+
 def refuse_random(tracer: Tracer, name: str) -> NoReturn:
     """Numbers drawn while the function runs."""
     if name in UNSET:
@@ -99,14 +105,16 @@ def refuse_writing(tracer: Tracer, name: str, kwargs: dict[str, Any]) -> None:
         hint = "compute a new value: `torch.where(condition, new, old)`"
         tracer.refuse("a score or mask function may not write into a tensor", hint)
     if name == "backward":
-        tracer.refuse("a score or mask function cannot run a backward pass")
+        hint = "gradients come from the call: `attention(q, k, v).sum().backward()`"
+        tracer.refuse("a score or mask function cannot run a backward pass", hint)
     changes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
     if changes or name == "__iadd__":
         plain = name.rstrip("_")
         hint = f"write `x = x.{plain}(…)`"
         tracer.refuse(f"`{name}` changes its tensor, which a score or mask function may not do", hint)
     if kwargs.get("out") is not None:
-        tracer.refuse("`out=` writes into a tensor, which a score or mask function may not do")
+        hint = "leave `out=` away and use the result"
+        tracer.refuse("`out=` writes into a tensor, which a score or mask function may not do", hint)
 
 
 def refuse_reading(tracer: Tracer, name: str) -> NoReturn:
@@ -136,5 +144,5 @@ def refuse_unknown(tracer: Tracer, name: str) -> NoReturn:
             f"the size of `{shown(name)}` would differ from pair to pair", "make it before the call, and index it"
         )
     if name.startswith("get "):
-        tracer.refuse(f"a traced value has no `{name[4:]}` that could be compiled")
+        tracer.refuse(f"a traced value has no `{name[4:]}` that could be compiled", "compute with the value itself")
     tracer.refuse(f"`{shown(name)}` cannot be compiled into a score or mask", nearest(name))

@@ -7,14 +7,18 @@ from typing import Any, NoReturn
 import torch
 
 from attncc.errors import AttnccError, LanguageError
-from attncc.frontend.dispatch import Dispatch
+from attncc.frontend.dispatch import AS_TORCH, Dispatch
 from attncc.frontend.places import OURS
+from attncc.frontend.refusals import nearest_attribute
 from attncc.frontend.signatures import place_of
 from attncc.frontend.tracer import Tracer
 from attncc.frontend.values import Gather, TracedInt, TracedTensor
 from attncc.ir import Expr, Scalar, cast, const
 from attncc.source import Span
 
+#: What a function of each role should return instead of something that is no number.
+RETURNED = {"score": "return the new score of this one pair", "mask": "return whether this one pair is visible"}
+SINGLE = "it belongs to one pair; `t[b, h]` takes one index for each dimension"
 KINDS = {Scalar.BOOL: "a bool", Scalar.INDEX: "an int", Scalar.FLOAT: "a float"}
 
 
@@ -66,7 +70,7 @@ def _refuse(value: Any, function: Any, role: str) -> NoReturn:
     if value is None:
         message, hint = f"this {role} function returns nothing", f"end it with `return {role}`"
     else:
-        message, hint = f"a {role} function returns one number, but this is a {type(value).__name__}", None
+        message, hint = f"a {role} function returns one number, but this is a {type(value).__name__}", RETURNED[role]
     raise LanguageError(message, place_of(function), hint)
 
 
@@ -82,19 +86,20 @@ def user_error(tracer: Tracer, error: Exception) -> Exception:
         hint = "choose with torch.where, and call torch's own functions"
         return LanguageError("control flow for torch.compile, as torch.cond, cannot be compiled", place, hint)
     if "iteration over a 0-d tensor" in text:
-        return LanguageError("a single number cannot be iterated over", place)
+        return LanguageError("a single number cannot be iterated over", place, SINGLE)
     if "TracedTensor" not in text and "TracedInt" not in text:
         return error
     if _raised_by_us(error):
         return error
     if isinstance(error, AttributeError) and error.name:
-        return LanguageError(f"a tensor has no `{error.name}`", place)
+        return LanguageError(f"a tensor has no `{error.name}`", place, nearest_attribute(error.name))
     readable = (
         text.replace("'TracedTensor'", "a traced value")
         .replace("'TracedInt'", "a number")
         .replace("TracedTensor", "traced value")
     )
-    return LanguageError(f"this cannot be compiled: {readable.replace('TracedInt', 'number')}", place)
+    readable = readable.replace("TracedInt", "number")
+    return LanguageError(f"this cannot be compiled: {readable}", place, AS_TORCH)
 
 
 def _raised_by_us(error: Exception) -> bool:

@@ -65,7 +65,7 @@ def character_error(span: Span) -> LanguageError:
     if sign in SIGNS:
         return LanguageError(f"{_shown(sign)} means nothing here", span, f"write {SIGNS[sign]}")
     hint = "names are made of the letters a to z, digits and `_`; comments, after `#`, may hold anything"
-    return LanguageError(f"{_shown(sign)} means nothing here", span, None if sign.isascii() else hint)
+    return LanguageError(f"{_shown(sign)} means nothing here", span, "remove it" if sign.isascii() else hint)
 
 
 def shorten(text: str) -> str:
@@ -199,15 +199,17 @@ def _missing(misfit: Misfit) -> LanguageError | None:
 
 
 def _plain(misfit: Misfit) -> LanguageError:
-    expected, hint = misfit.expected, None
+    expected = misfit.expected
     found = DESCRIBED["_NEWLINE"] if misfit.found == "_NEWLINE" else f"`{misfit.word}`"
     if {"NAME", "LPAR", "INTEGER"} <= expected:
-        wanted = "an expression"
+        wanted, hint = "an expression", "an expression is a number, a name, a call, or made of these by operators"
         if misfit.found == "_NEWLINE":
             hint = "an expression goes on in the next line only inside parentheses"
     elif "PLUS" in expected:
         end = {"_NEWLINE": " or the end of the line", "RPAR": ", `,` or `)`", "RSQB": ", `,` or `]`"}
         wanted = "an operator" + next((text for kind, text in end.items() if kind in expected), "")
+        hint = "two values need an operator between them; each statement has a line of its own"
     else:
         wanted = " or ".join(sorted(DESCRIBED[kind] for kind in expected if kind in DESCRIBED)) or "something else"
+        hint = f"put {wanted} here"
     return misfit.error(f"expected {wanted}, but found {found}", hint)

@@ -18,6 +18,7 @@ from attncc.ir.expr import FALSE, TRUE, Expr, Op, Scalar, const, node
 INT64_MAX: Final = 2**63 - 1
 MAX_BITS: Final = 63
 NARROW_DTYPES: Final = ("bfloat16", "float16")
+AS_A_FLOAT: Final = "compute with floats, as in `2.0`, or with smaller numbers"
 
 
 class Rule(enum.Enum):
@@ -158,7 +159,8 @@ def _number(op: Op, operands: tuple[Expr, ...]) -> Expr:
         return node(BOOL_ARITHMETIC[op], operands, None, Scalar.BOOL)
     fitted = _common(operands, Scalar.INDEX)
     if op in (Op.FLOORDIV, Op.MOD) and fitted[1] is const(0):
-        raise LanguageError(f"`{op.value}` by zero")
+        symbol = "//" if op is Op.FLOORDIV else "%"
+        raise LanguageError(f"`{symbol}` by zero", hint="the divisor must be another number")
     return node(op, fitted, None, fitted[0].scalar)
 
 
@@ -177,16 +179,17 @@ def _power(op: Op, operands: tuple[Expr, ...]) -> Expr:
         hint = "convert the base to a float: `float(base) ** exponent`, or `base.float() ** exponent` in Python"
         raise LanguageError("an int can only be raised to a constant int of at least 0", hint=hint)
     if base.scalar is Scalar.INDEX and _int(exponent) > MAX_BITS:
-        raise LanguageError(f"the power {_int(exponent)} of an int does not fit in 64 bits")
+        raise LanguageError(f"the power {_int(exponent)} of an int does not fit in 64 bits", hint=AS_A_FLOAT)
     return node(op, (base, exponent), None, base.scalar)
 
 
 def _bits(op: Op, operands: tuple[Expr, ...]) -> Expr:
     if any(e.scalar is Scalar.FLOAT for e in operands):
-        raise LanguageError(f"`{op.value}` is defined on ints, not on floats")
+        raise LanguageError(f"`{op.value}` is defined on ints, not on floats", hint="convert the float to an int")
     left, right = _common(operands, Scalar.INDEX)
     if op in SHIFTS and not (right.op is Op.CONST and 0 <= _int(right) <= MAX_BITS):
-        raise LanguageError("an int can only be shifted by a constant from 0 to 63")
+        hint = "capture a tensor of powers of 2, index it, and multiply or divide by it with `//`"
+        raise LanguageError("an int can only be shifted by a constant from 0 to 63", hint=hint)
     return node(op, (left, right), None, Scalar.INDEX)
 
 
@@ -212,7 +215,8 @@ def _logic(op: Op, operands: tuple[Expr, ...]) -> Expr:
 def _where(op: Op, operands: tuple[Expr, ...]) -> Expr:
     condition, *branches = operands
     if condition.scalar is not Scalar.BOOL:
-        raise LanguageError(f"the condition of `where` must be a bool, but this is {_a(condition.scalar)}")
+        message = f"the condition of `where` must be a bool, but this is {_a(condition.scalar)}"
+        raise LanguageError(message, hint="compare it with something, as in `x > 0`")
     fitted = _common(tuple(branches))
     return node(op, (condition, *fitted), None, fitted[0].scalar)
 
@@ -247,7 +251,7 @@ def _fold(expr: Expr) -> Expr:
         return const(round_to(str(expr.value), _float_of(expr.args[0])))
     result = EVALUATE[expr.op](*values)
     if expr.scalar is Scalar.INDEX and not -INT64_MAX - 1 <= result <= INT64_MAX:
-        raise LanguageError(f"the constant {result} does not fit in 64 bits")
+        raise LanguageError(f"the constant {result} does not fit in 64 bits", hint=AS_A_FLOAT)
     return const(result)
 
 
@@ -257,7 +261,7 @@ def _folded_cast(expr: Expr) -> Expr:
         return const(float(value))  # type: ignore[arg-type]  # a constant's value is a number
     number = _float_of(expr.args[0])
     if number != number or abs(number) > INT64_MAX:
-        raise LanguageError(f"{number} cannot become an int")
+        raise LanguageError(f"{number} cannot become an int", hint="ints have 64 bits; compare with the float itself")
     return const(int(number))
 
 

@@ -192,7 +192,7 @@ def _find_declarations(spec: AttentionSpec) -> Iterator[LanguageError]:
     declared = [(capture.name, "captured tensor") for capture in spec.captures]
     for name, what in (*declared, *((parameter.name, "parameter") for parameter in spec.parameters)):
         if name in seen:
-            yield LanguageError(f"`{name}` is declared twice")
+            yield LanguageError(f"`{name}` is declared twice", hint="remove or rename one")
         elif not is_free(name):
             yield LanguageError(f"a {what} cannot be named `{name}`", hint="choose another name")
         seen.add(name)
@@ -203,7 +203,8 @@ def _find_declarations(spec: AttentionSpec) -> Iterator[LanguageError]:
                 yield LanguageError(f"`{capture.name}` has the dimension `{dim}`", hint=f"a size, or one of {known}")
     for parameter in spec.parameters:
         if not _is_size(abs(parameter.value)):
-            yield LanguageError(f"the parameter `{parameter.name}` is {parameter.value!r}, not an int of 64 bits")
+            message = f"the parameter `{parameter.name}` is {parameter.value!r}, not an int of 64 bits"
+            yield LanguageError(message, hint="choose one from -2**63 to 2**63 - 1")
 
 
 def _is_size(value: int) -> bool:
@@ -232,16 +233,16 @@ def _find_load(spec: AttentionSpec, expr: Expr, capture: Capture) -> Iterator[La
         yield LanguageError(message, _span(spec, expr), f"write `{example}`")
     if capture.scalar is not expr.scalar:
         message = f"`{capture.name}` holds {capture.scalar}s, but is read as {_a(expr.scalar)}"
-        yield LanguageError(message, _span(spec, expr))
+        yield LanguageError(message, _span(spec, expr), f"read it as {_a(capture.scalar)}, and convert")
 
 
 def _span(spec: AttentionSpec, expr: Expr) -> Span | None:
     return spec.origins.get(expr, Origin()).span
 
 
-def _suggest(name: str, known: Iterable[str]) -> str | None:
+def _suggest(name: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"did you mean `{nearest[0]}`?" if nearest else None
+    return f"did you mean `{nearest[0]}`?" if nearest else "declare it in the spec"
 
 
 def _count(number: int, one: str, many: str) -> str:

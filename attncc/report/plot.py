@@ -39,7 +39,7 @@ def save(picture: Picture, path: str | Path) -> Path:
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"cannot draw a picture as {path.name!r}", hint="the name must end in .png or .svg")
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent}")
+        raise InputError(f"there is no folder {path.parent}", hint="make it first, or name another")
     figure = draw(picture)
     # Without a date and with fixed ids, equal pictures are equal files.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}

@@ -91,7 +91,10 @@ class Mod:
             other = repr(function)
         else:
             return cls(function)
-        raise LanguageError(f"a {cls.kind} combines with functions of {', '.join(cls.arguments)}, not with {other}")
+        raise LanguageError(
+            f"a {cls.kind} combines with functions of {', '.join(cls.arguments)}, not with {other}",
+            hint="masks are joined by `&`, `|` and `~`, scores by `>>`",
+        )
 
     def __bool__(self) -> bool:
         hint = "combine masks with `&`, `|` and `~`, scores with `>>`; to see whether one is given, use `is None`"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import attncc
 from attncc.errors import AttnccError
@@ -28,6 +29,17 @@ def converted(convert, name="q"):
     return attncc.compile(mask_mod=causal)(**{**tensors, name: convert(tensors[name])})
 
 
+def elsewhere(tensor):
+    """A tensor that says it is on a GPU; none has to be there."""
+    with FakeTensorMode():
+        return torch.empty(tensor.shape, device="cuda:0")
+
+
+def written(name, data):
+    Path(name).write_bytes(data)
+    return name
+
+
 def leaving(size, **given):
     return attncc.loads(TABLE)(*inputs(), t=torch.zeros(size), **given)
 
@@ -44,6 +56,7 @@ ERRORS = {
     "dtype_of_q": lambda: converted(torch.Tensor.long),
     "complex_tensor": lambda: converted(lambda q: q.to(torch.complex64)),
     "sparse_tensor": lambda: converted(torch.Tensor.to_sparse, "k"),
+    "devices": lambda: converted(elsewhere, "k"),
     "meta_tensor": lambda: converted(lambda q: q.to("meta")),
     "an_array": lambda: converted(torch.Tensor.numpy, "v"),
     "a_list": lambda: converted(torch.Tensor.tolist, "v"),
@@ -62,8 +75,11 @@ ERRORS = {
     "parameter_that_is_no_int": lambda: window(slopes=SLOPES, window=2.5),
     "index_that_leaves_its_tensor": lambda: leaving(20),
     "index_that_leaves_its_tensor_in_the_reference": lambda: leaving(20, backend="reference"),
-    "missing_file": lambda: attncc.load("nowhere.attn"),
-    "a_folder": lambda: attncc.load("tests"),
+    "missing_file": lambda: attncc.load("casual.attn"),
+    "missing_folder": lambda: attncc.load("nowhere/causal.attn"),
+    "ten_megabytes_of_text": lambda: attncc.load(written("long.attn", b"# long\n" * 1_500_000)),
+    "not_utf8": lambda: attncc.load(written("latin.attn", "attention größe:\n".encode("latin-1"))),
+    "a_folder": lambda: attncc.load("variants"),
     "text_to_compile": lambda: attncc.compile("window.attn"),
     "picture_format": lambda: attncc.compile(mask_mod=causal).plot(8, 8, "mask.jpg"),
     "length_of_a_picture": lambda: attncc.compile(mask_mod=causal).plot(-8, 8, "mask.png"),
@@ -71,8 +87,10 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_the_error_is_drawn_exactly_and_pickles(name, request, monkeypatch, repository):
-    monkeypatch.chdir(repository)
+def test_the_error_is_drawn_exactly_and_pickles(name, request, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "causal.attn").write_text("attention causal:\n  mask = q_idx >= kv_idx\n")
     with pytest.raises(AttnccError) as caught:
         ERRORS[name]()
     golden = Golden(FOLDER / f"{name}.txt", request.config.getoption(UPDATE))

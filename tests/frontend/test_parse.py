@@ -162,12 +162,12 @@ def test_defaults_can_be_replaced():
     [
         ({"windw": 7}, "`x` has no parameter `windw`\nhint: did you mean `window`?"),
         ({"zzz": 7}, "`x` has no parameter `zzz`\nhint: it has `window`, `cap`, `sinks`"),
-        ({"window": 7.0}, "the parameter `window` is an int, not 7.0"),
-        ({"window": True}, "the parameter `window` is an int, not True"),
-        ({"window": 2**63}, "the parameter `window` is an int, not 9223372036854775808"),
-        ({"cap": "30"}, "the parameter `cap` is a float, not '30'"),
-        ({"cap": False}, "the parameter `cap` is a float, not False"),
-        ({"sinks": 1}, "the parameter `sinks` is a bool, not 1"),
+        ({"window": 7.0}, "the parameter `window` is an int, not 7.0\nhint: pass an int of 64 bits"),
+        ({"window": True}, "the parameter `window` is an int, not True\nhint: pass an int of 64 bits"),
+        ({"window": 2**63}, "the parameter `window` is an int, not 9223372036854775808\nhint: pass an int of 64 bits"),
+        ({"cap": "30"}, "the parameter `cap` is a float, not '30'\nhint: pass float(...)"),
+        ({"cap": False}, "the parameter `cap` is a float, not False\nhint: pass float(...)"),
+        ({"sinks": 1}, "the parameter `sinks` is a bool, not 1\nhint: pass bool(...)"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(given, message):

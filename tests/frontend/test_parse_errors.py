@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,11 @@ def test_a_mistake_in_a_text_has_a_place(name, monkeypatch):
         parse(read_source(name))
     assert caught.value.span is not None
     assert caught.value.span.source.name == name
+
+
+@pytest.mark.parametrize("drawn", sorted(FOLDER.rglob("*.txt")), ids=lambda path: path.stem)
+def test_every_error_that_is_drawn_says_what_to_write_instead(drawn):
+    errors = re.split(r"^\w+Errors?: ", drawn.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    assert errors
+    silent = [error.splitlines()[0] for error in errors if "hint: " not in error]
+    assert [message for message in silent if not re.fullmatch(r"and (\d+|many) more mistakes", message)] == []

@@ -146,8 +146,8 @@ def test_folding_follows_ieee():
 REFUSED = {
     "wrong arity": (lambda: apply(Op.ADD, Q_IDX), "`add` takes 2 operands, not 1"),
     "leaves": (lambda: apply(Op.CONST), "`const` is not made by apply"),
-    "division by zero": (lambda: apply(Op.FLOORDIV, Q_IDX, const(0)), "`floordiv` by zero"),
-    "remainder by zero": (lambda: apply(Op.MOD, Q_IDX, const(0)), "`mod` by zero"),
+    "division by zero": (lambda: apply(Op.FLOORDIV, Q_IDX, const(0)), "`//` by zero"),
+    "remainder by zero": (lambda: apply(Op.MOD, Q_IDX, const(0)), "`%` by zero"),
     "a variable power": (lambda: apply(Op.POW, Q_IDX, Q_IDX), "an int can only be raised to a constant int"),
     "a negative power": (lambda: apply(Op.POW, Q_IDX, const(-1)), "an int can only be raised to a constant int"),
     "a large power": (lambda: apply(Op.POW, Q_IDX, const(64)), "the power 64 of an int does not fit"),

@@ -153,12 +153,12 @@ WRONG: dict[str, tuple[AttentionSpec, str, str | None]] = {
     "another kind": (
         AttentionSpec(score=load("t", FLOAT, H), captures=(table(scalar=INDEX),)),
         "`t` holds ints, but is read as a float",
-        None,
+        "read it as an int, and convert",
     ),
     "declared twice": (
         AttentionSpec(captures=(table(),), parameters=(Parameter("t", 1),)),
         "`t` is declared twice",
-        None,
+        "remove or rename one",
     ),
     "an unknown dimension": (
         AttentionSpec(captures=(table(dims=("length",)),)),
@@ -173,7 +173,7 @@ WRONG: dict[str, tuple[AttentionSpec, str, str | None]] = {
     "a parameter beyond 64 bits": (
         AttentionSpec(parameters=(Parameter("n", 2**63),)),
         f"the parameter `n` is {2**63}, not an int of 64 bits",
-        None,
+        "choose one from -2**63 to 2**63 - 1",
     ),
 }
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attncc.api.inputs import check_tensor, kind_of
-from attncc.errors import InputError
-from attncc.ir import ANY_DIM, AttentionSpec, Capture, Scalar
+from attncc.errors import AttnccError, InputError
+from attncc.ir import ANY_DIM, AttentionSpec, Capture, Op, Scalar, postorder
 
 KINDS = {
     Scalar.BOOL: (torch.bool,),
@@ -47,6 +47,16 @@ def check_captures(spec: AttentionSpec, given: Mapping[str, object], sizes: Mapp
         wanted = ", ".join(f"{c.name}=... ({spell(c)})" for c in missing)
         raise InputError(f"`{spec.name}` needs {wanted}", hint="pass captured tensors by name when you call it")
     return tuple(_check_capture(capture, given[capture.name], sizes) for capture in spec.captures)
+
+
+def locate(error: AttnccError, spec: AttentionSpec) -> None:
+    """Give an error about a captured tensor the place where the definition reads it, if that is one place."""
+    if error.capture is None or error.span is not None:
+        return
+    reads = (e for e in postorder(spec.score, spec.mask) if e.op is Op.LOAD and e.value == error.capture)
+    places = {spec.origins[expr].span for expr in reads if expr in spec.origins} - {None}
+    if len(places) == 1 and (span := places.pop()) is not None:
+        error.locate(span)
 
 
 def spell(capture: Capture) -> str:

@@ -215,10 +215,10 @@ def refuse_outside(wrong: Tensor, reads: Sequence[tuple[str, Tensor, int, Tensor
         if seen.numel():
             low, high = int(seen.min()), int(seen.max())
             place = str(low) if low == high else f"{low} to {high}"
-            raise InputError(
-                f"`{name}` has size {size} in dimension {dim}, but is read at {place}",
-                hint="hide these pairs in `mask`, or clamp the index",
-            )
+            message = f"`{name}` has size {size} in dimension {dim}, but is read at {place}"
+            error = InputError(message, hint="hide these pairs in `mask`, or clamp the index")
+            error.capture = name
+            raise error
     raise InputError("an int is divided by 0 at a visible pair", hint="hide this pair in `mask`")
 
 

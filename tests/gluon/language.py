@@ -221,7 +221,7 @@ def warp_specialize(
     own, me.name = me.name, names[0]
     result = default(*arguments)
     me.check_exit()
-    machine.pause("its workers", lambda: all(worker.done for worker in forked))
+    machine.pause(lambda: "its workers", lambda: all(worker.done for worker in forked))
     me.name = own
     for worker in forked:
         join(me.clock, worker.clock)

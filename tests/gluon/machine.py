@@ -80,6 +80,10 @@ def always() -> bool:
     return True
 
 
+def its_turn() -> str:
+    return "its turn"
+
+
 @dataclass(eq=False)
 class Partition:
     """Warps that run one function; `clock` is what they know, `unfenced` what they stored since their last fence."""
@@ -90,7 +94,7 @@ class Partition:
     call: Callable[[], object]
     clock: Clock
     pace: float
-    waits_for: str = "its turn"
+    waits_for: Callable[[], str] = its_turn
     ready: Callable[[], bool] = always
     done: bool = False
     products: list[Product] = field(default_factory=list)
@@ -189,7 +193,7 @@ class Machine:
                 return
             self._complete(actor)
 
-    def pause(self, waits_for: str = "its turn", ready: Callable[[], bool] = always) -> None:
+    def pause(self, waits_for: Callable[[], str] = its_turn, ready: Callable[[], bool] = always) -> None:
         """Let any others go first, and go on when `ready` says so."""
         me = current()
         me.waits_for, me.ready = waits_for, ready
@@ -203,7 +207,7 @@ class Machine:
             me.baton.acquire()
             if self.fault is not None:
                 raise Abandoned
-        me.waits_for, me.ready = "its turn", always
+        me.waits_for, me.ready = its_turn, always
 
     def _complete(self, transfer: Transfer) -> None:
         self.transfers.remove(transfer)
@@ -229,7 +233,7 @@ class Machine:
     def _waiting(self) -> list[str]:
         frames = sys._current_frames()
         return [
-            f"{p.name} waits for {p.waits_for}, {self.place(frames.get(p.thread.ident))}"
+            f"{p.name} waits for {p.waits_for()}, {self.place(frames.get(p.thread.ident))}"
             for p in self.partitions
             if not p.done and p.thread is not None and p.thread.ident is not None
         ]
@@ -242,13 +246,13 @@ class Machine:
     def place(self, frame: FrameType | None) -> str:
         """The lines of the kernel that a frame is at, from the inside outwards."""
         lines = []
-        while frame is not None:
+        while frame is not None and frame.f_code.co_name != "warp_specialize":
             if frame.f_code.co_filename == self.file:
                 lines.append(frame.f_lineno)
             frame = frame.f_back
         if not lines:
             return "outside of the kernel"
-        callers = "".join(f", called from line {line}" for line in lines[1:-1])
+        callers = "".join(f", called from line {line}" for line in lines[1:])
         return f"line {lines[0]} `{linecache.getline(self.file, lines[0]).strip()}`{callers}"
 
 

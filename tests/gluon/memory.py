@@ -300,7 +300,7 @@ def wait_for_stores(pending: int) -> None:
     """Until all but the last `pending` stores of this partition have read their sources."""
     me = current()
     due = me.stores[: max(len(me.stores) - pending, 0)]
-    me.machine.pause(f"{len(due)} TMA stores", lambda: all(store.done for store in due))
+    me.machine.pause(lambda: f"{len(due)} TMA stores", lambda: all(store.done for store in due))
     for store in due:
         store.access.time = me.now
     me.stores = me.stores[len(due) :]

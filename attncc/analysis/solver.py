@@ -25,6 +25,8 @@ from attncc.ir import FALSE, KV_IDX, KV_LEN, Q_IDX, Q_LEN, TRUE, Expr, Op, const
 
 #: Conjunctions with quotients or remainders that are solved, each; measured to keep a mask within 100 ms.
 FEW: Final = 6
+#: Of more conjunctions than this, which end as one range around them all, no full ranges are made.
+MANY: Final = 8
 #: Lines between the shadows of a hidden conjunction that are looked at: a full tile that is not found costs a mask.
 LINES_OF_FULL: Final = 4
 
@@ -78,7 +80,9 @@ class Solver:
 
     def solve(self, terms: Sequence[Conjunction]) -> Union:
         """The projections of conjunctions on both axes."""
-        return Union(tuple(terms), tuple(map(self.kv_axis.project, terms)), tuple(map(self.q_axis.project, terms)))
+        full = len(terms) <= MANY
+        kv, q = (tuple(axis.project(term, full) for term in terms) for axis in (self.kv_axis, self.q_axis))
+        return Union(tuple(terms), kv, q)
 
     def test(self, union: Union | None) -> TileTest:
         """The tile test; exact for tiles to visit where every conjunction is solved exactly."""

@@ -34,7 +34,7 @@ FACTS: Final[Mapping[str, Interval]] = {
 #: log2 of the sizes of an Index.
 INDEX_BITS: Final = 63.0
 #: Of more operands or conditions than this, none is compared with the others.
-MAX_OPERANDS: Final = 24
+MAX_OPERANDS: Final = 16
 
 
 class ExprNumbers:

@@ -217,7 +217,8 @@ class _KernelDraft(Draft):
             table = self.captures[str(load.value)]
             self.printer.used.add(table)
             held = self.as_tensors(load, [found.get(i, Text(str(i.value))) for i in load.args])
-            rows += [f'("{table}", {index}, {d}, {table})' for d, index in enumerate(held)]
+            # The name that errors say is the user's, also in the text that the digest is of: it is no comment.
+            rows += [f'("{load.value}", {index}, {d}, {table})' for d, index in enumerate(held)]
         return scored, texts, texts[self.beyond], f"[{', '.join(dict.fromkeys(rows))}]"
 
     def finished_score(self, root: Text) -> str:

@@ -91,7 +91,7 @@ def _attend(
     try:
         return _run(reading, inputs, options, layouts, with_lse)
     except InputError as error:
-        locate(error, reading.program.spec)
+        locate(error, reading.program.spec, reading.captures)
         raise
 
 

@@ -109,6 +109,8 @@ def check_parameters(spec: AttentionSpec, given: Mapping[str, object]) -> tuple[
 
 
 def _check_parameter(name: str, value: object) -> int:
+    if isinstance(value, torch.SymInt):  # an int that torch.compile leaves open
+        return value  # type: ignore[return-value]  # torch counts with it as with an int
     if isinstance(value, bool) or not isinstance(value, Integral):
         hint = f"pass int({name})" if isinstance(value, float | Tensor) else None
         raise InputError(f"parameter `{name}` must be an int, but is {kind_of(value)}", hint=hint)

@@ -69,7 +69,7 @@ PLANTED = [
     Planted("no_phase", PIPELINE, LOADED, LOADED.replace(") & 1)", "))"), "barrier"),
     Planted("no_wait_for_loads", PIPELINE, LOADED, "pass", RACE),
     Planted("no_wait_for_free_stages", PIPELINE, FREE, "pass", RACE + " barrier"),
-    Planted("early_release", PIPELINE, "(done + 1) % STAGES), count=1, pred=step > 0", "stage), count=1", RACE + " deadlock"),
+    Planted("early_release", PIPELINE, "(done + 1) % STAGES), count=1, pred=step > 0", "stage), count=1", RACE),
     Planted("nothing_awaited", PIPELINE, "acc = warpgroup_mma_wait(0, deps=[acc])", "pass", "unfinished"),
     Planted("one_product_left", PIPELINE, "warpgroup_mma_wait(0,", "warpgroup_mma_wait(1,", "unfinished"),
     Planted("result_without_wait", PIPELINE, PRODUCT, "acc = acc * 1.0", "unfinished"),

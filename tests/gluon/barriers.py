@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.gluon.machine import Clock, Fault, Machine, current, here, join
+from tests.gluon.machine import Clock, Fault, Program, current, here, join
 
 FIRST_FREE = 8  # Triton takes the named barriers from 0 on: the program, the switch loop, and one for each worker
 NAMED = 16
@@ -15,10 +15,10 @@ NAMED = 16
 class Mbarriers:
     """An array of mbarriers, which takes the name of the variable that it is bound to."""
 
-    def __init__(self, machine: Machine, count: int) -> None:
+    def __init__(self, program: Program, count: int) -> None:
         self.name = ""
         self.barriers: list[Mbarrier] = [Mbarrier(self, i) for i in range(count)]
-        machine.barriers += self.barriers
+        program.barriers += self.barriers
 
     def index(self, i: Any) -> Mbarrier:
         position = int(i)

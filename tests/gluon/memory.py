@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tests.gluon.barriers import Mbarrier
-from tests.gluon.machine import Clock, Fault, Partition, current, here
+from tests.gluon.machine import Clock, Fault, Partition, Program, current, here
 from tests.gluon.values import BY_NAME, Array, Dtype, Flaw, Tensor, check_shape
 
 NOT_YET = math.inf
@@ -233,6 +233,7 @@ class Load:
     barrier: Mbarrier
     target: Shared
     access: Access
+    program: Program
     pace: float = 1.0
 
     def complete(self) -> None:
@@ -255,6 +256,7 @@ class Store:
     source: Shared
     access: Access
     adds: bool
+    program: Program
     done: bool = False
     pace: float = 1.0
 
@@ -278,7 +280,7 @@ def start_load(descriptor: Descriptor, coordinates: list[Any], barrier: Mbarrier
     _check_dtype(descriptor, target)
     access = Access(target.values, "write", barrier, f"a TMA load to {target.name}", here())
     target.write(access)
-    me.machine.start(Load(descriptor, coordinates, barrier, target, access))
+    me.machine.start(Load(descriptor, coordinates, barrier, target, access, me.program))
 
 
 def start_store(descriptor: Descriptor, coordinates: list[Any], source: Shared, adds: bool = False) -> None:
@@ -291,7 +293,7 @@ def start_store(descriptor: Descriptor, coordinates: list[Any], source: Shared, 
     if flaw is not None:
         raise Fault(flaw.kind, flaw.reason)
     access = source.allocation.note(Access(source.values, "read", me, f"a TMA store from {source.name}", here()))
-    store = Store(descriptor, coordinates, source, access, adds)
+    store = Store(descriptor, coordinates, source, access, adds, me.program)
     me.stores.append(store)
     me.machine.start(store)
 

@@ -14,50 +14,42 @@ from tests.gluon.inspect import Inspection, Wait, inspect_ptx, read_code
 
 def tile(dtype: str, *shape: int) -> str:
     """The type of a descriptor of blocks of this shape, as Triton spells it."""
-    bits = 32 if dtype == "fp32" else 16
-    layout = f"swizzle_byte_width=128, element_bitwidth={bits}, rank={len(shape)}"
-    options = "transposed=False, fp4_padded=False, cga_layout=[]"
-    return f"tensordesc<{dtype}{list(shape)},NVMMASharedLayout({layout}, {options})>"
+    from triton.experimental.gluon import language as gl  # late: only what compiles needs Triton
+
+    element = {"bf16": gl.bfloat16, "fp32": gl.float32}[dtype]
+    return f"tensordesc<{dtype}{list(shape)},{gl.NVMMASharedLayout.get_default_for(list(shape), element)!r}>"
 
 
-SIGNATURES = {
-    "pipeline": {
-        "a_desc": tile("bf16", 64, 64),
-        "b_desc": tile("bf16", 64, 64),
-        "out_desc": tile("bf16", 64, 64),
-        "rows": "i32",
-        "inner": "i32",
-    },
-    "turns": {
-        **dict.fromkeys(("q_desc", "k_desc", "v_desc", "out_desc"), tile("bf16", 1, 1, 64, 64)),
-        **{"lse_ptr": "*fp32", "q_len": "i32", "kv_len": "i32", "scale": "fp32"},
-    },
-    "adding": {
-        "x_desc": tile("bf16", 64, 64),
-        "w_desc": tile("bf16", 64, 64),
-        "out_desc": tile("fp32", 64, 64),
-        "rows": "i32",
-    },
-}
+def signature(case: Case) -> dict[str, str]:
+    """The types of a kernel's arguments."""
+    match case.file:
+        case "pipeline":
+            descriptors = dict.fromkeys(("a_desc", "b_desc", "out_desc"), tile("bf16", 64, 64))
+            return {**descriptors, "rows": "i32", "inner": "i32"}
+        case "turns":
+            descriptors = dict.fromkeys(("q_desc", "k_desc", "v_desc", "out_desc"), tile("bf16", 1, 1, 64, 64))
+            return {**descriptors, "lse_ptr": "*fp32", "q_len": "i32", "kv_len": "i32", "scale": "fp32"}
+        case _:
+            descriptors = dict.fromkeys(("x_desc", "w_desc"), tile("bf16", 64, 64))
+            return {**descriptors, "out_desc": tile("fp32", 64, 64), "rows": "i32"}
 
 
 @cache
-def compiled(file: str, entry: str) -> tuple[str, int]:
+def compiled(case: Case) -> tuple[str, int]:
     """The PTX of a kernel, and its bytes of shared memory."""
-    spec = importlib.util.spec_from_file_location(file, KERNELS / f"{file}.py")
+    spec = importlib.util.spec_from_file_location(case.file, KERNELS / f"{case.file}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    made, metadata = compile_stages(
-        getattr(module, entry), SIGNATURES[file], {}, [], "sm_90", {"num_warps": 4}, gluon=True
-    )
+    kernel = getattr(module, case.entry)
+    made, metadata = compile_stages(kernel, signature(case), {}, [], "sm_90", {"num_warps": 4}, gluon=True)
     return str(made["ptx"]), int(metadata["shared"])
 
 
 @cache
 def inspected(case: Case) -> Inspection:
-    return inspect_ptx(*compiled(case.file, case.entry))
+    return inspect_ptx(*compiled(case))
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.file) for case in (PIPELINE, TURNS, ADDING)])
@@ -104,7 +96,7 @@ def test_transfers_are_counted():
 
 
 def test_products_whose_results_are_read_too_early_are_serialized():
-    ptx, shared = compiled(TURNS.file, TURNS.entry)
+    ptx, shared = compiled(TURNS)
     assert "wgmma.wait_group.sync.aligned 0;" in ptx
     found = inspect_ptx(ptx.replace("wgmma.wait_group.sync.aligned 0;", "wgmma.wait_group.sync.aligned 1;"), shared)
     assert found.serialized

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
+from tests.gluon import machine
 from tests.gluon.cases import ADDING, PIPELINE, TURNS, Case
 from tests.gluon.simulator import Descriptor, Fault, Pointer, simulate
 
@@ -116,7 +117,7 @@ def test_planted_faults_are_caught_in_any_order(planted: Planted, seed: int):
 def test_a_deadlock_tells_who_waits_for_what():
     text = TURNS.text.replace('named_barrier(EMPTY + stage, "arrive", 288, 4)', "pass")
     with pytest.raises(Fault) as caught:
-        TURNS.run(text)
+        replace(TURNS, grid=1).run(text)
     first, *waiting = str(caught.value).splitlines()
     assert first == "deadlock: nobody can go on"
     assert [line.split()[0] for line in waiting] == ["consume[0]", "consume[1]", "produce"]
@@ -201,6 +202,31 @@ def test_atomics_return_what_was_there_before():
     assert evaluate("a = gl.atomic_add(x_ptr, n)\nb = gl.atomic_add(x_ptr, n)\ngl.store(x_ptr + 1, a * 100 + b)") == [
         14, 7, 0, 0, 0, 0, 0, 0,
     ]  # fmt: skip
+
+
+def test_programs_share_the_tiles_that_a_counter_hands_out():
+    body = """
+        tile = gl.atomic_add(x_ptr, 1)
+        while tile < n:
+            gl.atomic_add(x_ptr + 1 + tile, 1 + gl.program_id(0))
+            tile = gl.atomic_add(x_ptr, 1)
+    """
+    shares = set()
+    for seed in range(4):
+        x = np.zeros(8, np.int32)
+        simulate(kernel(body), "run", 3, {"x_ptr": x, "n": 7}, seed=seed, resident=3)
+        assert x[0] == 7 + 3
+        assert ((x[1:] >= 1) & (x[1:] <= 3)).all()
+        shares.add(tuple(x[1:]))
+    assert len(shares) > 1
+
+
+def test_a_program_that_waits_for_one_that_cannot_start_never_ends(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "MAX_TURNS", 2000)
+    text = kernel("gl.atomic_add(x_ptr, 1)\nwhile gl.atomic_add(x_ptr, 0) < n:\n    pass")
+    simulate(text, "run", 2, {"x_ptr": np.zeros(8, np.int32), "n": 2}, resident=2)
+    with pytest.raises(Fault, match="no end after 2000 turns"):
+        simulate(text, "run", 2, {"x_ptr": np.zeros(8, np.int32), "n": 2}, resident=1)
 
 
 @pytest.mark.parametrize(

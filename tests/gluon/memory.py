@@ -14,7 +14,7 @@ import numpy as np
 
 from tests.gluon.barriers import Mbarrier
 from tests.gluon.machine import Clock, Fault, Partition, Program, current, here
-from tests.gluon.values import BY_NAME, Array, Dtype, Flaw, Tensor, check_shape
+from tests.gluon.values import BY_NAME, INT64, Array, Dtype, Flaw, Tensor, check_shape, tensor
 
 NOT_YET = math.inf
 
@@ -174,6 +174,18 @@ class Shared:
         return Flaw("uninitialised", f"what a {what} read from {self.name}, where nothing was written, {here()}")
 
 
+@dataclass(frozen=True)
+class BlockType:
+    """What a descriptor moves at a time."""
+
+    shape: list[int]
+    element_ty: Dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.element_ty.itemsize
+
+
 class Descriptor:
     """A tensor in global memory as the TMA sees it: an argument of a kernel.
 
@@ -202,16 +214,16 @@ class Descriptor:
         return self
 
     @property
-    def block_type(self) -> Descriptor:
-        return self
+    def block_type(self) -> BlockType:
+        return BlockType(self.block_shape, self.dtype)
 
     @property
-    def shape(self) -> list[int]:
-        return self.block_shape
+    def shape(self) -> tuple[Tensor, ...]:
+        return tuple(tensor(size) for size in self.base.shape)
 
     @property
-    def nbytes(self) -> int:
-        return math.prod(self.block_shape) * self.dtype.itemsize
+    def strides(self) -> tuple[Tensor, ...]:
+        return tuple(tensor(stride // self.base.itemsize).to(INT64) for stride in self.base.strides)
 
     def box(self, coordinates: list[Any]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Where a block lies in the tensor and which part of the block that is, both clipped."""
@@ -241,7 +253,7 @@ class Load:
         self.target.values[...] = 0
         self.target.values[part] = self.descriptor.base[inside]
         self.target.written[...] = True
-        self.access.time = self.barrier.receive(self.descriptor.nbytes, self.describe())
+        self.access.time = self.barrier.receive(self.descriptor.block_type.nbytes, self.describe())
 
     def describe(self) -> str:
         return f"{self.access.what} {self.access.where}"

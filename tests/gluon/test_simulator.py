@@ -260,7 +260,7 @@ def test_loads_are_zero_beyond_the_tensor_and_stores_are_clipped():
         tile = gl.allocate_shared_memory(gl.float32, [4, 8], None)
         full = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
         mbarrier.init(full.index(0), count=1)
-        mbarrier.expect(full.index(0), n.nbytes)
+        mbarrier.expect(full.index(0), n.block_type.nbytes)
         tma.async_copy_global_to_shared(n, [2, -4], full.index(0), tile)
         mbarrier.wait(full.index(0), 0)
         tile.store(tile.load() + 1.0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from attncc.analysis.bands import Bands, MaskShape, Range, Tabulated
-from attncc.analysis.compiled import function_of, names_of
+from attncc.analysis.compiled import function_of, names_of, settled
 from attncc.analysis.lines import Line
 from attncc.analysis.runs import Run, Unsolvable, column_sums, runs
 from attncc.analysis.shape import reads_captures
@@ -27,6 +27,8 @@ from attncc.ir import KV_LEN, Expr, const
 TEST_COST: Final = 0.03
 ENTRY_COST: Final = 0.002
 TABLE_COST: Final = 20.0
+ENDS: Final = tuple(str(end.value) for end in (Q_MIN, Q_MAX, KV_MIN, KV_MAX))
+LENGTHS: Final = ("q_len", "kv_len")
 #: Up to this many tiles are tested one by one; where more cannot be taken in pieces, rows are counted one by one.
 MAX_SINGLE: Final = 3
 MAX_OPEN: Final = 64
@@ -187,16 +189,15 @@ def _tested(
     return full, partial
 
 
-@functools.lru_cache(maxsize=64)
-def _function(roots: tuple[Expr, ...], names: tuple[str, ...]) -> Callable[..., Sequence[Any]]:
-    """The roots, compiled; kept, so that another length costs no more than its evaluation."""
-    return function_of(roots, names)
-
-
 def _with(values: Mapping[str, int], roots: Sequence[Expr]) -> Callable[..., Sequence[Any]]:
     """The roots as a function of q_min, q_max, kv_min and kv_max."""
-    ends = tuple(str(e.value) for e in (Q_MIN, Q_MAX, KV_MIN, KV_MAX))
-    others = [name for name in names_of(*roots) if name not in ends]
-    function = _function(tuple(roots), (*ends, *others))
-    rest = tuple(values[name] for name in others)
-    return lambda *tile: function(*tile, *rest)
+    known = {name: values[name] for name in names_of(*roots) if name not in (*ENDS, *LENGTHS)}
+    function = _function(tuple(roots), tuple(known.items()))
+    lengths = tuple(values[name] for name in LENGTHS)
+    return lambda *tile: function(*tile, *lengths)
+
+
+@functools.lru_cache(maxsize=64)
+def _function(roots: tuple[Expr, ...], known: tuple[tuple[str, int], ...]) -> Callable[..., Sequence[Any]]:
+    """The roots, compiled for these parameters; kept, so that another length costs no more than its evaluation."""
+    return function_of([settled(root, dict(known)) for root in roots], (*ENDS, *LENGTHS))

@@ -51,7 +51,7 @@ def attention(
     What was compiled is remembered: new closures with the same code, in each training step say, cost only a look-up.
     """
     check_functions(score_mod, mask_mod)
-    options = options_of(backend, block_m, block_n, deterministic, check_bounds)
+    options = options_of(backend, block_m, block_n, deterministic, check_bounds, refine)
     if torch.compiler.is_dynamo_compiling() and not captures_and_params and is_followed():
         out, lse, _ = attend_in_graph(score_mod, mask_mod, q, k, v, scale, options, name=name)
         return (out, lse) if return_lse else out
@@ -94,3 +94,4 @@ def _from_text(source: Source, values: dict[str, Any]) -> Variant:
     numbers = {name: value for name, value in values.items() if isinstance(value, bool | int | float)}
     spec = parse(source, numbers)
     return Variant(spec, values={name: value for name, value in values.items() if name not in numbers})
+    refine: bool | None = None,

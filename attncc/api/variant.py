@@ -117,7 +117,7 @@ class Variant:
         Shapes: q [B, Hq, Lq, D], k [B, Hkv, Lkv, D], v [B, Hkv, Lkv, Dv]; out [B, Hq, Lq, Dv], lse [B, Hq, Lq], base e.
         Captured tensors and parameters are given by name. Raises InputError or UnsupportedError before anything runs.
         """
-        options = options_of(backend, block_m, block_n, deterministic, check_bounds)
+        options = options_of(backend, block_m, block_n, deterministic, check_bounds, refine)
         if torch.compiler.is_dynamo_compiling() and self._is_followed(captures_and_params):
             out, lse, _ = attend_in_graph(*self._functions, q, k, v, scale, options, name=self._name)
             return (out, lse) if return_lse else out
@@ -165,6 +165,7 @@ class Variant:
 
     def _is_followed(self, given: Mapping[str, Any]) -> bool:
         """Whether torch.compile, which looks on, shall follow the functions: no values stand in for what they read."""
+        refine: bool | None = None,
         return self._is_python and not given and not self._values and is_followed()
 
     def _read(self, given: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reading:
@@ -202,7 +203,7 @@ def _restore(
 
 def _split(given: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
     """The options of a call among its keywords, and the rest, which are captured tensors and parameters."""
-    names = ("backend", "block_m", "block_n", "deterministic", "check_bounds")
+    names = ("backend", "block_m", "block_n", "deterministic", "check_bounds", "refine")
     values = {name: value for name, value in given.items() if name not in names and name != "return_lse"}
     chosen = {"backend": "auto", **{name: given[name] for name in names if name in given}}
     return check_options(**{name: chosen.get(name) for name in names}), values

@@ -34,12 +34,16 @@ _CHECKED: dict[tuple[Any, ...], float] = {}
 
 
 def options_of(
-    backend: object, block_m: object, block_n: object, deterministic: object, check_bounds: object
+    backend: object, block_m: object, block_n: object, deterministic: object, check_bounds: object, refine: object
 ) -> Options:
     """The checked options of a call."""
-    if block_m is block_n is deterministic is check_bounds is None and type(backend) is str and backend in USUAL:
+    if (
+        block_m is block_n is deterministic is check_bounds is refine is None
+        and type(backend) is str
+        and backend in USUAL
+    ):
         return USUAL[backend]
-    return check_options(backend, block_m, block_n, deterministic, check_bounds)
+    return check_options(backend, block_m, block_n, deterministic, check_bounds, refine)
 
 
 def attend(

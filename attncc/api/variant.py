@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -97,6 +97,60 @@ class Variant:
         check_names(self.spec, values)
         return Variant(self.spec, score_mod=self.score_mod, mask_mod=self.mask_mod, values={**self._values, **values})
 
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = ...,
+        return_lse: Literal[False] = ...,
+        backend: str = ...,
+        block_m: int | None = ...,
+        block_n: int | None = ...,
+        deterministic: bool | None = ...,
+        check_bounds: bool | None = ...,
+        refine: bool | None = ...,
+        **captures_and_params: Any,
+    ) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = ...,
+        return_lse: Literal[True],
+        backend: str = ...,
+        block_m: int | None = ...,
+        block_n: int | None = ...,
+        deterministic: bool | None = ...,
+        check_bounds: bool | None = ...,
+        refine: bool | None = ...,
+        **captures_and_params: Any,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = ...,
+        return_lse: bool,
+        backend: str = ...,
+        block_m: int | None = ...,
+        block_n: int | None = ...,
+        deterministic: bool | None = ...,
+        check_bounds: bool | None = ...,
+        refine: bool | None = ...,
+        **captures_and_params: Any,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
     def __call__(
         self,
         q: Tensor,
@@ -110,8 +164,9 @@ class Variant:
         block_n: int | None = None,
         deterministic: bool | None = None,
         check_bounds: bool | None = None,
+        refine: bool | None = None,
         **captures_and_params: Any,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """softmax(score) over the visible pairs, times v; with `return_lse` also the log of the softmax's sums.
 
         Shapes: q [B, Hq, Lq, D], k [B, Hkv, Lkv, D], v [B, Hkv, Lkv, Dv]; out [B, Hq, Lq, Dv], lse [B, Hq, Lq], base e.
@@ -165,7 +220,6 @@ class Variant:
 
     def _is_followed(self, given: Mapping[str, Any]) -> bool:
         """Whether torch.compile, which looks on, shall follow the functions: no values stand in for what they read."""
-        refine: bool | None = None,
         return self._is_python and not given and not self._values and is_followed()
 
     def _read(self, given: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reading:

@@ -55,14 +55,15 @@ def attend(
     options: Options,
     given: Mapping[str, Any] | None,
     return_lse: bool,
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """The output, with `return_lse` also its lse. `read` gives the program and its values, of which some are given."""
+    lse: Tensor | None
     if is_plain():
         out, lse = _attend(read, q, k, v, scale, options, given, bool(return_lse))
     else:
         inputs = check_inputs(q, k, v, scale)
         out, lse = run(make_call(read(given, inputs.q.device), inputs, options))
-    return (out, lse) if return_lse else out
+    return (out, lse) if return_lse and lse is not None else out
 
 
 def _attend(

@@ -10,6 +10,7 @@ from attncc import pipeline
 from attncc.analysis import TileTest, depends
 from attncc.analysis.bands import Bands, Dense, Range, Tabulated, summarize_mask
 from attncc.api.lowering import Call, backend_of, lowered
+from attncc.api.running import running
 from attncc.api.values import spell
 from attncc.ir import TRUE, AttentionSpec, Expr, Op, Scalar, postorder, print_expr, print_spec
 from attncc.emit import reads_of
@@ -25,7 +26,9 @@ AXES = {"b": "batch", "h": "head", "q_idx": "query", "kv_idx": "key"}
 def explain_call(call: Call) -> report.Explanation:
     """What this call skips, computes and copies, and why."""
     found, spec = lowered(call), call.program.spec
-    counter = _Counter(call, found.schedule.tile_q, found.schedule.tile_kv)
+    runs = running(call, found)
+    tiles_of = runs[0].program.schedules.forward if runs else found.schedule
+    counter = _Counter(call, tiles_of.tile_q, tiles_of.tile_kv)
     reference = call.options.backend == "reference"
     mask = found.canonical.mask if call.options.refine else TRUE
     counted, bands = counter.count(found.tile_test, mask), _bands(found.canonical.mask)
@@ -42,7 +45,7 @@ def explain_call(call: Call) -> report.Explanation:
         heads=counter.heads(found.tile_test, mask) if "h" in depends(found.canonical.mask) else (),
         conditions=tuple(_conditions(spec, counter)),
         captures=tuple(_captures(call, found)),
-        schedule=tuple(found.schedule.reasons),
+        schedule=tuple(dict.fromkeys(reason for each in runs for reason in each.reasons)) or found.schedule.reasons,
         copies=tuple(_copies(call)),
         deterministic=_determinism(reference),
         watched=_watched(call),

@@ -20,6 +20,7 @@ from attncc.api.options import Options, check_options
 from attncc.api.pickling import frozen, travels
 from attncc.api.pictures import picture_of
 from attncc.api.program import Function, Program, Reading, program_of, read_functions
+from attncc.api.running import running
 from attncc.api.self_test import check
 from attncc.api.values import check_names
 from attncc.api.warm import attend, options_of
@@ -181,9 +182,11 @@ class Variant:
     def source(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> str:
         """The generated code of this call, forward and backward; takes the arguments of a call."""
         options, values = _split(given)
-        found = lowered(self._call(q, k, v, scale, options, values))
-        sources = (found.forward, found.backward)
-        return "\n\n".join(source.text.rstrip("\n") for source in sources if source is not None) + "\n"
+        call = self._call(q, k, v, scale, options, values)
+        found = lowered(call)
+        texts = [each.text for each in running(call, found)]
+        texts = texts or [source.text for source in (found.forward, found.backward) if source is not None]
+        return "\n\n".join(text.rstrip("\n") for text in texts) + "\n"
 
     def explain(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> Explanation:
         """What is skipped in this call and why, which schedule runs and why; takes the arguments of a call."""

@@ -247,7 +247,9 @@ def test_checkpointed_training_has_the_same_gradients():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile itself warns of many things
 def test_a_whole_model_is_one_graph_for_every_length():
-    model = causal_model("Gemma2")
+    alone = {**HEADED, "num_hidden_layers": 1, "layer_types": ["sliding_attention"]}
+    config = transformers.Gemma2Config(**alone, sliding_window=6, attn_logit_softcapping=2.0)
+    model = made(config, "AutoModelForCausalLM")
     model.set_attn_implementation(huggingface.NAME)
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")

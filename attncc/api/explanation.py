@@ -12,8 +12,8 @@ from attncc.analysis.bands import Bands, Dense, Range, Tabulated, summarize_mask
 from attncc.api.lowering import Call, backend_of, lowered
 from attncc.api.running import running
 from attncc.api.values import spell
-from attncc.ir import TRUE, AttentionSpec, Expr, Op, Scalar, postorder, print_expr, print_spec
 from attncc.emit import reads_of
+from attncc.ir import TRUE, AttentionSpec, Expr, Op, Scalar, postorder, print_expr, print_spec
 from attncc.passes import lift, simplify
 from attncc.report import explain as report
 from attncc.runtime import tiles
@@ -138,9 +138,6 @@ def _statistics(test: TileTest) -> tuple[report.Statistic, ...]:
     )
 
 
-def _conditions(spec: AttentionSpec, counter: _Counter) -> Iterator[report.Condition]:
-    """The parts of the mask that must all hold, each with what it alone skips."""
-    written = {simplify(expr): origin.span for expr, origin in spec.origins.items() if expr.scalar is Scalar.BOOL}
 def _table(test: TileTest, counter: _Counter, refined: report.Tiles | None) -> Iterator[str]:
     """How the table of tiles is made, where tiles follow from captured values."""
     reads, _ = reads_of(test)
@@ -156,6 +153,9 @@ def _table(test: TileTest, counter: _Counter, refined: report.Tiles | None) -> I
         yield f"refine looked inside {before.masked:,} masked tiles: {skipped:,} are empty, {full:,} are full"
 
 
+def _conditions(spec: AttentionSpec, counter: _Counter) -> Iterator[report.Condition]:
+    """The parts of the mask that must all hold, each with what it alone skips."""
+    written = {simplify(expr): origin.span for expr, origin in spec.origins.items() if expr.scalar is Scalar.BOOL}
     for term in _conjuncts(lift(spec).mask):
         if term is TRUE:
             continue

@@ -1,7 +1,7 @@
 """What ptxas makes of a kernel for Hopper, without a GPU: registers, spills, products, waits and warnings.
 
 `inspect_ptx` assembles PTX as Triton does and reads the messages of ptxas and the disassembly, both from the tools that
-Triton's wheel brings.
+Triton's wheel brings; `inspect_kernel` compiles first.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from attncc.emit.kernel import TritonKernel
+from attncc.runtime import triton_build
 
 USAGE: Final = re.compile(r"Used (\d+) registers")
 SPILLS: Final = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -66,6 +69,12 @@ class Inspection:
     def serialized(self) -> bool:
         """Whether ptxas gave up on running products beside anything else."""
         return bool(self.messages)
+
+
+def inspect_kernel(kernel: TritonKernel, target: str = "sm_90") -> Inspection:
+    """Compile a kernel as the runtime does and read what came of it."""
+    made, metadata = triton_build._compile(kernel, target)
+    return inspect_ptx(str(made["ptx"]), int(metadata["shared"]))
 
 
 def inspect_ptx(ptx: str, shared: int, target: str = "sm_90a") -> Inspection:

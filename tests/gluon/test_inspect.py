@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
+from hashlib import sha256
 
 import pytest
 
+from attncc.emit.kernel import Argument, TritonKernel
+from attncc.emit.render import KernelSource
 from attncc.runtime.triton_version import compile_stages
 from tests.gluon.cases import ADDING, KERNELS, PIPELINE, TURNS, Case
-from tests.gluon.inspect import Inspection, Wait, inspect_ptx, read_code
+from tests.gluon.inspect import Inspection, Wait, inspect_kernel, inspect_ptx, read_code
 
 
 def tile(dtype: str, *shape: int) -> str:
@@ -123,3 +126,11 @@ def test_exponentials_between_two_waits_overlap_the_last_product():
 def test_spills_are_seen():
     found = read_code("        /*5370*/      STL [R1+0x4], R24 ;\n        /*5380*/      LDL.64 R24, [R1] ;\n")
     assert found.local_accesses == 2
+
+
+def test_kernels_of_the_runtime_are_compiled_as_it_compiles_them():
+    source = KernelSource(PIPELINE.file, PIPELINE.text, sha256(PIPELINE.text.encode()).hexdigest())
+    arguments = tuple(Argument(name, type_) for name, type_ in signature(PIPELINE).items())
+    found = inspect_kernel(TritonKernel(source, PIPELINE.entry, arguments, gluon=True))
+    assert found.shared == inspected(PIPELINE).shared
+    assert found.instructions.products_of_shared == 8

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from attncc import pipeline
 from attncc.analysis.bands import summarize_mask
 from attncc.flex.classes import seen_by
+from attncc.frontend import trace
 from attncc.runtime.tiles import Sizes
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -78,14 +80,54 @@ def hugging_face_masks():
         "padding_mask_function": masks.padding_mask_function(numbers == 0),
         "packed_sequence_mask_function": masks.packed_sequence_mask_function(numbers),
         "blockwise_overlay": masks.or_masks(masks.causal_mask_function, masks.blockwise_overlay(numbers)),
+        "sliding_window_overlay": masks.sliding_window_overlay(6),
+        "sliding_window_bidirectional_overlay": masks.sliding_window_bidirectional_overlay(6),
+        "chunked_overlay": masks.chunked_overlay(8, starts),
+        "add_offsets_to_mask_function": masks.add_offsets_to_mask_function(masks.causal_mask_function, 3, 2),
+        "remap_positions_for_packed_sequence": masks.remap_positions_for_packed_sequence(
+            masks.sliding_window_causal_mask_function(6), numbers
+        ),
     }
+
+
+ROUTES = {
+    "bands": "limits in closed form",
+    "tabulated": "a table, from the least and largest values of tensors in each tile",
+    "dense": "every tile",
+}
+
+
+def test_the_table_has_every_mod_with_what_it_reads():
+    pytest.importorskip("attn_gym", reason="attn_gym is not installed")
+    from tests.flex.test_attn_gym import scores
+
+    named = {
+        "alibi": "generate_alibi_bias",
+        "soft cap": "generate_tanh_softcap",
+        "sandwich": "generate_sandwich_bias",
+        "gelu": "generate_activation_score_mod",
+        "distances": "generate_graphormer_spatial_bias",
+        "edges": "generate_graphormer_edge_bias",
+        "latent attention": "generate_mla_rope_score_mod",
+    }
+    text = (DOCS / "coming_from_flexattention.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `attn_gym` `(\w+)` \| dense \| (each score.*) \|$", text, re.MULTILINE)
+    found = {}
+    for key, (score, _) in scores().items():
+        if key in named:
+            spec = trace(score)
+            assert type(summarize_mask(pipeline.canonicalize(spec).mask)).__name__ == "Dense"
+            found[named[key]] = "each score, with tensors that it reads" if spec.captures else "each score"
+    assert dict(rows) == found
 
 
 @pytest.mark.parametrize(("package", "masks"), [("attn_gym", gym_masks), ("transformers", hugging_face_masks)])
 def test_the_table_has_the_class_of_every_mask(package, masks):
     pytest.importorskip(package, reason=f"{package} is not installed")
     text = (DOCS / "coming_from_flexattention.md").read_text(encoding="utf-8")
-    table = dict(re.findall(rf"^\| `{package}` `(\w+)` \| (\w+) \|$", text, re.MULTILINE))
+    rows = re.findall(rf"^\| `{package}` `(\w+)` \| (\w+) \| (.*) \|$", text, re.MULTILINE)
+    table = {name: kind for name, kind, route in rows if not route.startswith("each score")}
+    assert all(route == ROUTES[kind] for name, kind, route in rows if name in table)
     sizes = Sizes(2, 4, 64, 64)
     found = {name: type(summarize_mask(seen_by(mask, sizes).mask)).__name__.lower() for name, mask in masks().items()}
     assert table == found

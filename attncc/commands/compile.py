@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,12 +37,18 @@ if TYPE_CHECKING:
 Build = Callable[["TritonKernel", str], "Built"]
 #: From a variant, a problem and a target to every kernel that a call may build for a pass: the forward one where no
 #: gradients are wanted. What it has to know of a kernel it learns by building it.
-Emit = Callable[[AttentionSpec, "Problem", str, Build], Sequence["TritonKernel"]]
+Emit = Callable[[AttentionSpec, "Problem", str, Build, Sequence[str]], Sequence["TritonKernel"]]
 
 #: Sizes that a call may well have: they decide which reads of captures are proven to lie inside.
 USUAL_BATCH, USUAL_HEADS, USUAL_LENGTH = 2, 8, 4096
+#: What an open dimension is taken to hold: whatever its index can reach, so that only the index decides what is proven.
+USUAL_DIM = 1 << 24
 #: Tensors whose head sizes are multiples of this have strides and addresses that are, too.
 ALIGNED = 16
+#: Kinds of tensors by name: (whether they are aligned, whether they are wide).
+LAYOUTS = {"aligned": ((True, False),), "any": ((False, False),), "wide": ((True, True), (False, True))}
+#: Up to so many captured tensors take gradients in every combination; of more of them, all or none or one alone.
+MOST_COMBINED = 3
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 PASSES = ("forward", "backward")
@@ -64,6 +70,13 @@ CaptureDtypes = Annotated[
     list[str] | None,
     typer.Option("--capture-dtype", metavar="NAME=DTYPE", help="A captured tensor that is not float32, int64 or bool."),
 ]
+Layouts = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        help="Tensors: aligned (to 16 elements and bytes), any, wide (2 ** 30 elements and more for a head).",
+    ),
+]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="one per core")]
 
 
@@ -75,6 +88,7 @@ class Request:
     problem: Problem
     target: str
     labels: dict[str, Any]
+    layouts: tuple[str, ...] = ("aligned",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,7 @@ class Wanted:
     value_dims: tuple[int, ...]
     passes: tuple[str, ...]
     capture_dtypes: dict[str, str]
+    layouts: tuple[str, ...] = ("aligned",)
 
 
 def make_verb(emit: Emit) -> Callable[..., None]:
@@ -101,6 +116,7 @@ def make_verb(emit: Emit) -> Callable[..., None]:
         value_dim: ValueDims = None,
         passes: Passes = "forward,backward",
         capture_dtype: CaptureDtypes = None,
+        layout: Layouts = "aligned",
         param: Params = None,
         jobs: Jobs = None,
         as_json: Json = False,
@@ -116,7 +132,7 @@ def make_verb(emit: Emit) -> Callable[..., None]:
         ATTNCC_DISABLE_JIT=1 too it compiles nothing, and says so where one is missing.
         A pack that was interrupted goes on where it stopped.
         """
-        wanted = _read_wanted(target, dtype, head_dim, value_dim, passes, capture_dtype)
+        wanted = _read_wanted(target, dtype, head_dim, value_dim, passes, capture_dtype, layout)
         specs = [read_definition(name, read_params(param)).spec for name in variants]
         processes = jobs or os.cpu_count() or 1
         tasks = emit_tasks([one for spec in specs for one in requests_of(spec, wanted)], emit, output, processes)
@@ -136,6 +152,7 @@ def _read_wanted(
     value_dim: str | None,
     passes: str,
     capture_dtype: list[str] | None,
+    layout: str,
 ) -> Wanted:
     return Wanted(
         _read_targets(target),
@@ -144,6 +161,7 @@ def _read_wanted(
         () if value_dim is None else read_sizes(value_dim, "--value-dim"),
         tuple(choose_name(name, {one: one for one in PASSES}, "--pass") for name in split_names(passes, "--pass")),
         _read_capture_dtypes(capture_dtype),
+        tuple(choose_name(name, {one: one for one in LAYOUTS}, "--layout") for name in split_names(layout, "--layout")),
     )
 
 
@@ -160,21 +178,32 @@ def requests_of(spec: AttentionSpec, wanted: Wanted) -> Iterator[Request]:
             problem = Problem(dtype, head_dim, value_dim, USUAL_HEADS, USUAL_HEADS, captured)
             labels = {"variant": spec.name, "dtype": dtype, "head_dim": head_dim, "value_dim": value_dim}
             if "forward" in wanted.passes:
-                yield Request(spec, problem, target, labels | {"pass": "forward"})
+                yield Request(spec, problem, target, labels | {"pass": "forward"}, wanted.layouts)
             for gradients in _gradients(spec) if "backward" in wanted.passes else ():
-                named = labels | {"pass": "backward", "gradients_of_captures": any(gradients.captures)}
-                yield Request(spec, replace(problem, gradients=gradients), target, named)
+                taking = [c.name for c, want in zip(spec.captures, gradients.captures, strict=True) if want]
+                named = labels | {"pass": "backward", "gradients_of_captures": taking}
+                yield Request(spec, replace(problem, gradients=gradients), target, named, wanted.layouts)
 
 
 def _gradients(spec: AttentionSpec) -> list[Gradients]:
-    from attncc.schedule import Gradients  # late, as above
+    """Which gradients a call may ask for: those of q, k and v have kernels of their own, so only captures are combined.
 
-    floats = tuple(capture.scalar is Scalar.FLOAT for capture in spec.captures)
-    none = tuple(False for _ in floats)
-    return [Gradients(captures=captures) for captures in dict.fromkeys((none, floats))]
+    Combinations that lower to the same kernels are compiled once.
+    """
+    from attncc.emit import differentiable  # late: it brings the analysis
+    from attncc.schedule import Gradients
+
+    places = [i for i, can in enumerate(differentiable(spec)) if can]
+    if len(places) <= MOST_COMBINED:
+        chosen = [frozenset(c) for size in range(len(places) + 1) for c in combinations(places, size)]
+    else:
+        chosen = [frozenset(), *(frozenset((place,)) for place in places), frozenset(places)]
+    return [Gradients(captures=tuple(i in taking for i in range(len(spec.captures)))) for taking in chosen]
 
 
-def emit_kernels(spec: AttentionSpec, problem: Problem, target: str, build: Build) -> list[TritonKernel]:
+def emit_kernels(
+    spec: AttentionSpec, problem: Problem, target: str, build: Build, layouts: Sequence[str] = ("aligned",)
+) -> list[TritonKernel]:
     """The kernels that a call builds: with and without groups of heads, with reads of captures proven inside or not.
 
     A call takes the first schedule that fits, so those that it tries before are among them.
@@ -195,18 +224,25 @@ def emit_kernels(spec: AttentionSpec, problem: Problem, target: str, build: Buil
         programs = lowered.triton_forward if problem.gradients is None else lowered.triton_backward
         if programs is None:
             raise InternalError(f"{spec.name} has no Triton kernels for {target}")
-        aligned = problem.head_dim % ALIGNED == 0 and problem.value_dim % ALIGNED == 0
-        program = settle_for(programs(aligned), target, remember)
-        for emitted in (*program.passes.values(), *program.lists.values()):
-            remember(emitted.kernel, target)
+        fits = problem.head_dim % ALIGNED == 0 and problem.value_dim % ALIGNED == 0
+        for aligned, wide in dict.fromkeys((a and fits, w) for name in layouts for a, w in LAYOUTS[name]):
+            program = settle_for(programs(aligned, wide), target, remember)
+            for emitted in (*program.passes.values(), *program.lists.values()):
+                remember(emitted.kernel, target)
     return list(kernels)
 
 
 def _usual_facts(spec: AttentionSpec) -> Facts:
-    """A call of usual sizes; a dimension that the variant leaves open is 1, so that nothing is proven by it."""
+    """A call of usual sizes, in which a dimension that the variant leaves open holds whatever its index reaches."""
     from attncc.schedule import Facts  # late, as above
 
-    sizes = {"batch": USUAL_BATCH, "heads": USUAL_HEADS, "q_len": USUAL_LENGTH, "kv_len": USUAL_LENGTH, ANY_DIM: 1}
+    sizes = {
+        "batch": USUAL_BATCH,
+        "heads": USUAL_HEADS,
+        "q_len": USUAL_LENGTH,
+        "kv_len": USUAL_LENGTH,
+        ANY_DIM: USUAL_DIM,
+    }
     shapes = tuple(
         tuple(dim if isinstance(dim, int) else sizes[dim] for dim in capture.dims) for capture in spec.captures
     )
@@ -243,7 +279,7 @@ def emit_tasks(requests: Sequence[Request], emit: Emit, folder: Path, jobs: int)
 def _emit_one(emit: Emit, request: Request, folder: Path) -> Sequence[TritonKernel]:
     from attncc.runtime.packing import build_into  # late, as above
 
-    return emit(request.spec, request.problem, request.target, build_into(folder))
+    return emit(request.spec, request.problem, request.target, build_into(folder), request.layouts)
 
 
 def _write(tasks: Sequence[Task], output: Path, jobs: int) -> Pack:

@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -6,17 +8,19 @@ import typer
 from typer.testing import CliRunner
 
 from attncc.commands.app import Verbs
-from attncc.commands.compile import make_verb
+from attncc.commands.compile import Wanted, emit_kernels, make_verb, requests_of
 from attncc.commands.definition import read_definition
 from attncc.config import settings
 from attncc.errors import UnsupportedError
+from attncc.frontend.parse import parse
 from attncc.pipeline import lower
+from attncc.runtime.binary import Resources
 from attncc.runtime.cache import default_store, digest
 from attncc.runtime.op import problem_of
 from attncc.runtime.pack import open_pack
-from attncc.runtime.triton_build import build, forget, identify, unpack
+from attncc.runtime.triton_build import Built, build, forget, identify, unpack
 from attncc.runtime.triton_fit import settle_for
-from attncc.schedule import Gradients, Target
+from attncc.schedule import Gradients, Problem, Target
 from tests.commands.runner import PACKED, WINDOW, Finished, attncc
 from tests.runtime.kernels import add_kernel, attend_kernel
 
@@ -32,7 +36,7 @@ attention alibi:
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
-def emit(spec, problem, target, build):
+def emit(spec, problem, target, build, layouts):
     """One kernel for the forward pass, another for the backward pass, as small as they can be."""
     if problem.head_dim > 256:
         raise UnsupportedError(f"no head of {problem.head_dim}")
@@ -136,11 +140,58 @@ def test_a_call_runs_a_variant_from_what_the_verb_compiled(tmp_path):
                 assert look(one.kernel, "sm_90").resources.spills == 0
 
 
+RELATIVE = """\
+attn 1
+attention relative:
+  capture table: float[heads, _]
+  capture weights: float[heads]
+  mask = q_idx >= kv_idx
+  score = score * weights[h] + table[h, q_idx - kv_idx + kv_len - 1]
+"""
+PROBLEM = Problem("bfloat16", 64, 64, 8, 8, ("float32", "float32"))
+
+
+def emitted(layouts=("aligned",), **gradients):
+    """The texts of the kernels of RELATIVE that a pack holds, for a target and a build that are made up."""
+
+    def build(kernel, target):
+        return Built("", "", target, (), 4, 1, Resources(0, 0, 0), {}, b"")
+
+    found = emit_kernels(parse(RELATIVE), replace(PROBLEM, **gradients), "sm_90", build, layouts)
+    return [kernel.source.text for kernel in found]
+
+
+def test_kernels_with_and_without_proven_reads_are_in_a_pack():
+    guarded = ["table_size" in text or "capture0_size" in text for text in emitted()]
+    assert guarded.count(True) == guarded.count(False) == 1
+
+
+def test_other_layouts_of_tensors_are_compiled_on_request():
+    aligned, every = emitted(), emitted(("aligned", "any", "wide"))
+    assert set(aligned) < set(every)
+    assert len({text for text in every if "kv_row[:, None].to(tl.int64)" in text}) == 2
+
+
+def test_backward_passes_are_compiled_for_each_choice_of_gradients():
+    wanted = Wanted(("sm_90",), ("bfloat16",), (64,), (), ("backward",), {})
+    found = [request.problem.gradients for request in requests_of(parse(RELATIVE), wanted)]
+    assert {each.captures for each in found} == set(product((False, True), repeat=2))
+    assert all(each.q and each.k and each.v for each in found)
+
+
+def test_a_captured_tensor_of_the_mask_has_no_gradient_to_compile():
+    wanted = Wanted(("sm_90",), ("bfloat16",), (64,), (), ("backward",), {})
+    text = "attn 1\nattention far:\n  capture reach: float[heads]\n  mask = q_idx - kv_idx < reach[h]\n"
+    (request,) = requests_of(parse(text), wanted)
+    assert request.problem.gradients.captures == (False,)
+
+
 def test_what_captures_are_reaches_the_emitter():
     seen = []
 
-    def watch(spec, problem, target, build):
+    def watch(spec, problem, target, build, layouts):
         seen.append((problem, target))
+        assert layouts == ("aligned", "any")
         return []
 
     arguments = (
@@ -153,6 +204,8 @@ def test_what_captures_are_reaches_the_emitter():
         "96",
         "-d",
         "fp16,fp32",
+        "--layout",
+        "aligned,any",
         "-j",
         "1",
         "-o",

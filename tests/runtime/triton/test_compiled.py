@@ -18,7 +18,7 @@ from attncc.runtime.launch import shared_limit
 from attncc.runtime.triton_build import Built, compile_kernel
 from attncc.runtime.triton_fit import settle_for
 from attncc.schedule import Facts, Gradients, Problem, Target
-from attncc.schedule.triton import ROWS, SHARED_LIMITS, shared_bytes
+from attncc.schedule.triton import ROWS, shared_bytes
 from attncc.variants.gallery import gallery
 from tests.share import SEED, share
 
@@ -89,7 +89,3 @@ def test_the_estimate_of_shared_memory_is_never_too_low(name, dim, pair_bytes, t
                 assert compiled(emitted.kernel, target).resources.shared <= shared_bytes(
                     row, problem, kernel, pair_bytes
                 ), (kernel, row)
-
-
-def test_every_target_of_the_table_has_the_limit_that_launches_have():
-    assert {name: kib * 1024 for name, kib in SHARED_LIMITS.items()} == {n: shared_limit(n) for n in SHARED_LIMITS}

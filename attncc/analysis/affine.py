@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from attncc.analysis.bounds import Walk
-from attncc.analysis.linear import Form, atom_form, expression, form_of
+from attncc.analysis.linear import ONE, Form, atom_form, expression, form_of
 from attncc.analysis.logic import literal_form
 from attncc.analysis.numbers import Value
 from attncc.analysis.shape import side
 from attncc.analysis.symbolic import ExprNumbers
-from attncc.analysis.systems import ONE, Constraint, Sides, coefficient, eliminate, given, next_variable, sign, split
+from attncc.analysis.systems import Constraint, Sides, coefficient, eliminate, given, next_variable, sign, split
 from attncc.ir import KV_IDX, Q_IDX, Expr, Op, Scalar, const, node
 
 
@@ -153,6 +153,10 @@ class Axis:
         when = self.numbers.all_of(conditions)
         exact = exact and sides.complete and not conjunction.others
         return Projection(*bounds, start, stop, full_start, full_stop, when, exact)
+
+    def bounds(self, conjunction: Conjunction) -> list[Constraint]:
+        """What follows of the target from a conjunction, with the steps that lead there."""
+        return self._solved(conjunction)[0]
 
     def _bounds(self, sides: Sides) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
         """The least and the largest target that each constraint allows."""

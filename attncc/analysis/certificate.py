@@ -15,17 +15,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from attncc.analysis.affine import Conjunction
 from attncc.analysis.bands import Bands, MaskShape, Range, Tabulated, summarize_mask
 from attncc.analysis.compiled import function_of, names_of
+from attncc.analysis.conditions import normal_condition
+from attncc.analysis.entailment import Entailment
+from attncc.analysis.linear import at_least_zero
+from attncc.analysis.logic import parts
 from attncc.analysis.satisfy import TRIED, Contradiction, Proof, prove_never
 from attncc.analysis.solver import Solver
 from attncc.analysis.statistics import Statistic
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN
+from attncc.analysis.systems import count_checked
 from attncc.ir import (
     FALSE,
     KV_IDX,
     Q_IDX,
-    TRUE,
     Expr,
     Op,
     Scalar,
@@ -163,16 +168,37 @@ class _Checker:
         if terms is None:
             return None
         proofs: list[Contradiction] = []
+        checked = 0
         for term in terms:
             facts = [_lifted(self.solver.walk.interval(literal).hi) for literal in term.literals]
             literals = [self._spelled(literal) for literal in term.literals]
-            proof = prove_never(conjunction(place, *literals, *facts, denied, self.captured, self.solver.assume))
-            if proof is None:
+            bounds, steps = self._bounds(term)
+            given = [place, *literals, *facts, *bounds, self.captured, self.solver.assume]
+            checked += steps
+            entailed = Entailment(given).prove(_not(denied))
+            if entailed is None:
+                proof = prove_never(conjunction(*given, denied))
+                if proof is None:
+                    return None
+                entailed = list(proof.contradictions)
+            proofs += entailed
+        for case in parts(Op.OR, normal_condition(_not(self.solver.assume))):
+            entailed = Entailment([place, case]).prove(_not(denied))  # a divisor is not positive: nothing is left out
+            if entailed is None and prove_never(conjunction(place, denied, case)) is None:
                 return None
-            proofs += proof.contradictions
-        if self.solver.assume is not TRUE and prove_never(conjunction(place, denied, _not(self.solver.assume))) is None:
-            return None  # where a divisor is not positive nothing may be claimed
-        return Proof(tuple(proofs))
+            proofs += entailed or []
+        return Proof(tuple(proofs), checked)
+
+    def _bounds(self, term: Conjunction) -> tuple[list[Expr], int]:
+        """The bounds of both positions by elimination, and the number of steps, each of which was checked."""
+        found, steps = [], 0
+        for axis in (self.solver.kv_axis, self.solver.q_axis):
+            for each in axis.bounds(term):
+                count = count_checked(self.solver.numbers, each)
+                if count is not None:
+                    found.append(self._spelled(at_least_zero(each.form)))
+                    steps += count
+        return found, steps
 
     def _spelled(self, literal: Expr) -> Expr:
         return substitute(literal, self.meanings)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 
-from attncc.analysis.linear import Form, at_least_zero, difference, expression, form_of, is_zero, tightened
+from attncc.analysis.linear import ONE, Form, at_least_zero, difference, expression, form_of, is_zero, tightened
 from attncc.analysis.logic import joined
 from attncc.analysis.symbolic import ExprNumbers
-from attncc.analysis.systems import ONE, Bound, Constraint, Sides, combined, eliminate, given, split, strongest
+from attncc.analysis.systems import Bound, Constraint, Sides, combined, eliminate, given, split, strongest
 from attncc.ir import FALSE, TRUE, Expr, Op, apply, const, node
 from attncc.ir.expr import Scalar
 

@@ -117,6 +117,9 @@ class Form:
         return frozenset(self.terms.items())
 
 
+ONE: Final = Form({}, 1)
+
+
 def atom_form(expr: Expr) -> Form:
     """The form that is one atom."""
     return Form({(expr,): 1})

@@ -62,9 +62,11 @@ class Contradiction:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Why a condition never holds: a contradiction for each of its conjunctions."""
+    """Why a condition never holds: a contradiction for each of its conjunctions. Some of their inequalities come from
+    the elimination of variables, in `steps` steps that were checked one by one."""
 
     contradictions: tuple[Contradiction, ...]
+    steps: int = 0
 
 
 def prove_never(condition: Expr, positive: Iterable[Expr] = ()) -> Proof | None:
@@ -74,14 +76,15 @@ def prove_never(condition: Expr, positive: Iterable[Expr] = ()) -> Proof | None:
         return None
     found: list[Contradiction] = []
     for term in terms:
-        contradiction = _contradiction(term, positive)
+        contradiction = contradict(term, positive)
         if contradiction is None:
             return None
         found.append(contradiction)
     return Proof(tuple(found))
 
 
-def _contradiction(literals: Sequence[Expr], positive: Iterable[Expr]) -> Contradiction | None:
+def contradict(literals: Sequence[Expr], positive: Iterable[Expr] = ()) -> Contradiction | None:
+    """Why the literals cannot hold together; None if no contradiction was found."""
     forms = _system(literals, positive)
     rows = [Row(form, {i: 1}) for i, form in enumerate(forms)]
     while True:

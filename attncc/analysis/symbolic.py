@@ -14,7 +14,7 @@ from typing import Final
 
 from attncc.analysis.bounds import Box, Walk, leaves, loading
 from attncc.analysis.interval import Interval
-from attncc.analysis.linear import Form, at_least_zero, difference, expression, form_of, sort_key
+from attncc.analysis.linear import ONE, Form, at_least_zero, atom_form, difference, expression, form_of, sort_key
 from attncc.analysis.logic import joined, literal_form, negated, parts
 from attncc.analysis.numbers import INF, PYTHON, Value
 from attncc.analysis.samples import Samples
@@ -174,20 +174,16 @@ class ExprNumbers:
 
     def reduced(self, form: Form) -> Form:
         """The form without a factor that all terms share and that is certainly positive."""
+        return self.divided(form)[0]
+
+    def divided(self, form: Form) -> tuple[Form, Form]:
+        """The form without the factors that all terms share and that are certainly positive, and their product."""
+        factor = ONE
         shared = [a for a in form.atoms() if form.constant == 0 and all(a in m for m in form.terms)]
         for atom in shared:
-            if self.fact(atom).lo > 0:
-                terms: dict[tuple[Expr, ...], int] = {}
-                constant = 0
-                for monomial, count in form.terms.items():
-                    rest = list(monomial)
-                    rest.remove(atom)
-                    if rest:
-                        terms[tuple(rest)] = count
-                    else:
-                        constant = count
-                return self.reduced(Form(terms, constant))
-        return form
+            while form.terms and form.constant == 0 and self.fact(atom).lo > 0 and all(atom in m for m in form.terms):
+                form, factor = _over(form, atom), factor.times(atom_form(atom))
+        return form, factor
 
     def all_of(self, conditions: Iterable[Expr]) -> Expr:
         """The conjunction, without bounds that follow from another one of them."""
@@ -365,6 +361,20 @@ class ExprNumbers:
             grows = self.fact(smaller.args[1]).lo > 0
             return bool(grows) and self.is_nonnegative(difference(larger.args[0], smaller.args[0], self.forms))
         return False
+
+
+def _over(form: Form, atom: Expr) -> Form:
+    """The form, each of whose terms has the atom, divided by it."""
+    terms: dict[tuple[Expr, ...], int] = {}
+    constant = 0
+    for monomial, count in form.terms.items():
+        rest = list(monomial)
+        rest.remove(atom)
+        if rest:
+            terms[tuple(rest)] = count
+        else:
+            constant = count
+    return Form(terms, constant)
 
 
 def _lifted(value: Value) -> Expr:

@@ -13,23 +13,34 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from attncc.analysis.linear import Form, tightened
+from attncc.analysis.linear import ONE, Form, tightened
 from attncc.analysis.shape import side
 from attncc.analysis.symbolic import ExprNumbers
 from attncc.ir import Expr
 
 #: Systems that grow beyond this are given up: the analysis then falls back on intervals.
 MAX_CONSTRAINTS: Final = 160
-ONE: Final = Form({}, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """form >= 0. `history` names the given constraints behind it; `link` the quotient that it defines, if any."""
+    """form >= 0. `history` names the given constraints behind it; `link` the quotient that it defines, if any; `step`
+    is how it was made, None for a given one."""
 
     form: Form
     history: frozenset[int]
     link: Expr | None = None
+    step: Step | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A sum of two constraints, each a positive number of times, over a common positive factor."""
+
+    lower: Constraint
+    by_lower: Form
+    upper: Constraint
+    by_upper: Form
 
 
 def given(forms: Iterable[tuple[Form, Expr | None]]) -> list[Constraint]:
@@ -104,11 +115,52 @@ def split(numbers: ExprNumbers, constraints: Sequence[Constraint], variable: Exp
 
 def combined(lower: Bound, upper: Bound) -> Form:
     """What follows from a lower and an upper bound of one variable, without the variable."""
+    return sum_of(paired(lower, upper))
+
+
+def paired(lower: Bound, upper: Bound) -> Step:
+    """The sum of a lower and an upper bound of one variable in which the variable cancels."""
     a, b = lower.factor, upper.factor
     if not a.terms and not b.terms:
         shared = math.gcd(a.constant, b.constant)
         a, b = Form({}, a.constant // shared), Form({}, b.constant // shared)
-    return lower.constraint.form.times(b).plus(upper.constraint.form.times(a))
+    return Step(lower.constraint, b, upper.constraint, a)
+
+
+def sum_of(step: Step) -> Form:
+    """The sum, not yet over a common factor."""
+    return step.lower.form.times(step.by_lower).plus(step.upper.form.times(step.by_upper))
+
+
+def count_checked(numbers: ExprNumbers, constraint: Constraint) -> int | None:
+    """How many steps lead to the constraint, each of them worked out again; None if one of them is wrong."""
+    seen: set[int] = set()
+    stack = [constraint]
+    while stack:
+        each = stack.pop()
+        if each.step is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if not _is_right(numbers, each.form, each.step):
+            return None
+        stack += [each.step.lower, each.step.upper]
+    return len(seen)
+
+
+def _is_right(numbers: ExprNumbers, form: Form, step: Step) -> bool:
+    """Whether factor * (content * form + rest) is the sum for a positive factor and 0 <= rest < content."""
+    total = sum_of(step)
+    reduced, factor = numbers.divided(total)
+    content = max(reduced.content, 1)
+    rest = reduced.plus(form, -content)
+    positive = (step.by_lower, step.by_upper, factor)
+    back = reduced.times(factor)
+    return (
+        all(numbers.is_nonnegative(each.shifted(-1)) for each in positive)
+        and (back.key(), back.constant) == (total.key(), total.constant)
+        and not rest.terms
+        and 0 <= rest.constant < content
+    )
 
 
 def is_exact_pair(numbers: ExprNumbers, lower: Bound, upper: Bound) -> bool:
@@ -138,7 +190,8 @@ def eliminate(
             history = lower.constraint.history | upper.constraint.history
             exact = exact and is_exact_pair(numbers, lower, upper)
             if len(history) <= eliminated + 1:
-                made.append(Constraint(tightened(numbers.reduced(combined(lower, upper))), history))
+                step = paired(lower, upper)
+                made.append(Constraint(tightened(numbers.reduced(sum_of(step))), history, None, step))
     made = strongest(numbers, made)
     return None if len(made) > MAX_CONSTRAINTS else (made, exact)
 
@@ -156,7 +209,8 @@ def strongest(numbers: ExprNumbers, constraints: Iterable[Constraint]) -> list[C
         other = kept.get(key)
         if other is not None:  # the shorter history: it keeps more constraints in later eliminations
             history = min(each.history, other.history, key=len)
-            each = Constraint(min(each.form, other.form, key=lambda form: form.constant), history, other.link)
+            best = min(each, other, key=lambda c: c.form.constant)
+            each = Constraint(best.form, history, other.link, best.step)
         kept[key] = each
     return list(kept.values())
 

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ MOST_COPIED = 1 << 22
 
 Group = tuple[slice, slice, slice, slice]
 Totals = list[Tensor] | None
+Result = TypeVar("Result")
 _LOCK = threading.Lock()
 Step = tuple[int, int, list[tuple[int, int]]]
 
@@ -99,6 +101,19 @@ def in_parallel(run: Callable[[list[Group]], Totals], shares: list[list[Group]],
 def _run_alone(run: Callable[[list[Group]], Totals], share: list[Group]) -> Totals:
     with torch.no_grad():
         return run(share)
+
+
+def alone(run: Callable[[], Result]) -> Result:
+    """What `run` returns, from a thread in which torch does not split operations: short ones gain less than a busy
+    machine makes their threads wait for each other."""
+    if torch.get_num_threads() == 1:
+        return _without_grad(run)
+    return _pool(1).submit(_without_grad, run).result()
+
+
+def _without_grad(run: Callable[[], Result]) -> Result:
+    with torch.no_grad():
+        return run()
 
 
 @functools.cache

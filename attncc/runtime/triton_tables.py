@@ -168,10 +168,12 @@ def _block_bounds(line: Tensor, count: int, tile: int, lost: Tensor | None) -> t
     wide = line.to(torch.int64) if not kind.is_floating_point else line.to(torch.float32)
     ends = (torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max) if lost is None else (-torch.inf, torch.inf)
     ends = ends if kind != torch.bool else (0, 1)
+    missing = (*line.shape[:2], count * tile - line.shape[-1])
     found = []
     for end, reduce in ((ends[1], torch.amin), (ends[0], torch.amax)):
         held = wide if lost is None else wide.masked_fill(lost, end)
-        padded = torch.nn.functional.pad(held, (0, count * tile - line.shape[-1]), value=end)
-        best = reduce(padded.view(*line.shape[:2], count, tile), -1)
+        if missing[-1]:  # not `pad`, which takes its value as a float and so turns the largest int into the least
+            held = torch.cat([held, held.new_full(missing, end)], -1)
+        best = reduce(held.reshape(*line.shape[:2], count, tile), -1)
         found.append(best.to(torch.bool) if kind == torch.bool else best)
     return found[0], found[1]

@@ -10,6 +10,7 @@ from typing import Final
 
 from torch import Tensor
 
+from attncc.runtime.steps import alone
 from attncc.runtime.tables import Grid, Rules, Run, Runs, TableMaker
 from attncc.runtime.watch import Watch, watch
 
@@ -94,7 +95,8 @@ class Tiles:
             yield from known
             return
         seen, kept, size = watch(read), list[Runs](), 0
-        for runs in self.maker(b, h).pieces():
+        made = alone(lambda: self.maker(b, h).pieces())
+        while (runs := alone(lambda: next(made, None))) is not None:
             size += runs.size
             kept = [*kept, runs] if size <= MAX_TABLE else []
             yield runs

@@ -21,6 +21,8 @@ from attncc.schedule.triton import ROWS
 
 #: Bytes of local memory for each thread that a float32 kernel may use.
 FLOAT32_SPILLS: Final = 64
+#: The same for a Gluon kernel, whose set-up keeps a few numbers for the warps that it starts; its loops spill nothing.
+SETUP_SPILLS: Final = 32
 
 Build = Callable[[TritonKernel, str], triton_build.Built]
 
@@ -48,7 +50,9 @@ def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -
     for schedules in program.schedules.choices(name):
         candidate = program if schedules is program.schedules else program.rescheduled(schedules)
         try:
-            excess = max(_excess(build(each.kernel, target), program) for each in candidate.scheduled(name))
+            excess = max(
+                _excess(build(each.kernel, target), program, each.kernel.gluon) for each in candidate.scheduled(name)
+            )
         except UnsupportedError:
             if best[0] == math.inf:
                 raise
@@ -60,9 +64,9 @@ def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -
     return best[1]
 
 
-def _excess(built: triton_build.Built, program: TritonProgram) -> float:
+def _excess(built: triton_build.Built, program: TritonProgram, gluon: bool) -> float:
     """How far a kernel is from fitting: its spills in bytes, or infinity where it cannot run."""
     if built.resources.shared > launch.shared_limit(built.target):
         return math.inf
-    allowed = FLOAT32_SPILLS if program.variant.problem.dtype == "float32" else 0
+    allowed = FLOAT32_SPILLS if program.variant.problem.dtype == "float32" else SETUP_SPILLS if gluon else 0
     return built.resources.spills if built.resources.spills > allowed else 0

@@ -14,6 +14,9 @@ from attncc.source import Span, draw
 class AttnccError(Exception):
     """An error with an optional place in the user's text and an optional hint; `str` draws all three."""
 
+    #: The captured tensor that it is about, for those who know where the user reads it.
+    capture: str | None = None
+
     def __init__(self, message: str, span: Span | None = None, hint: str | None = None) -> None:
         super().__init__(message, span, hint)
         self.message = message
@@ -27,6 +30,11 @@ class AttnccError(Exception):
         if self.hint is not None:
             rows.append(f"{' ' * 3}hint: {self.hint}" if self.span is not None else f"hint: {self.hint}")
         return "\n".join(rows)
+
+    def locate(self, span: Span) -> None:
+        """Give the error a place."""
+        self.span = span
+        self.args = (self.message, span, self.hint)
 
     def describe(self) -> str:
         """The error as a terminal shows it: its class, then the drawing."""

@@ -6,18 +6,19 @@ finds them from the spec's text alone, so that an exported graph needs nothing e
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
-from attncc.analysis import TileTest, tile_test
+from attncc.analysis import TileTest
 from attncc.analysis.bands import summarize_mask
 from attncc.emit import Derivatives, KernelSource, differentiable, docstring, plan, render
 from attncc.emit.triton.kernels import Variant
 from attncc.emit.triton.program import TritonProgram, emit_program
 from attncc.frontend import parse
-from attncc.ir import SCORE, AttentionSpec, Op, Scalar, const, postorder, print_spec
+from attncc.ir import SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
 from attncc.passes import derive, lift, simplify
 from attncc.passes.order import ordered
@@ -138,12 +139,12 @@ def _lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Obser
     canonical = canonicalize(spec, observe)
     can = differentiable(canonical)
     problem = _settled(canonical, can, problem)
-    test = _see(observe, "tiles", tile_test)(canonical.mask)
+    test = _see(observe, "tiles", solved_test)(canonical.mask)
     guarded = _see(observe, "guard", guard)(canonical, problem.in_bounds, problem.nonzero, problem.plain)
     if target.backend == "triton":
         return _lower_triton(spec, canonical, can, test, guarded, problem, target, observe)
     schedule = _see(observe, "schedule", choose_schedule)(test, problem, target)
-    stages = (guarded, tile_test(guarded.spec.mask), problem, schedule)
+    stages = (guarded, solved_test(guarded.spec.mask), problem, schedule)
     forward = _see(observe, "forward", _kernel)(spec, *stages, None)
     backward = None
     if problem.gradients is not None:
@@ -211,6 +212,12 @@ def _settled(canonical: AttentionSpec, can: tuple[bool, ...], problem: Problem) 
         nonzero=prove_divisions(canonical, box),
         facts=None,
     )
+
+
+@functools.lru_cache(maxsize=512)
+def solved_test(mask: Expr) -> TileTest:
+    """The classification of tiles by a mask, as sharp as it can be solved."""
+    return summarize_mask(mask).test
 
 
 def _derivatives(canonical: AttentionSpec, gradients: Gradients) -> Derivatives:

@@ -44,6 +44,12 @@ def test_an_error_without_a_place_is_a_line_with_a_hint():
     assert str(InputError("there is no file")) == "there is no file"
 
 
+def test_an_error_can_be_given_its_place_later():
+    error = InputError("`score` must be a float, but this is a bool", hint="conditions belong in `mask`")
+    error.locate(PLACE)
+    assert [str(other) for other in (error, *again(error))] == [DRAWN] * 4
+
+
 @pytest.mark.parametrize("kind", SINGLE)
 def test_every_error_pickles_and_copies_with_its_place(kind):
     error = made(kind)

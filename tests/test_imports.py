@@ -50,8 +50,8 @@ def test_the_errors_and_settings_load_no_heavy_library():
 
 
 def test_import_is_quick():
-    code = "import time; start = time.perf_counter(); import attncc; print(time.perf_counter() - start)"
-    # The machine is shared, so the best of several runs counts.
+    # The machine is shared, so the processor's time counts, not the clock's, and the best of several runs.
+    code = "import time; start = time.process_time(); import attncc; print(time.process_time() - start)"
     best = min(float(run("-c", code)) for _ in range(5))
     assert best < SECONDS
 

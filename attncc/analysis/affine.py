@@ -141,14 +141,15 @@ class Axis:
         self.remainders = remainders
         self.size = size
 
-    def project(self, conjunction: Conjunction) -> Projection:
-        """The range of the target that a conjunction can reach, and the range in which it holds throughout."""
+    def project(self, conjunction: Conjunction, full: bool = True) -> Projection:
+        """The range of the target that a conjunction can reach, and, if asked for, the one in which it holds
+        throughout."""
         constraints, exact = self._solved(conjunction)
         sides = split(self.numbers, constraints, self.target)
         conditions = [*conjunction.guards, *(self.numbers.holds(rest.form) for rest in sides.rest)]
         bounds = self._bounds(sides)
         start, stop = self._range(*bounds)
-        full_start, full_stop = self._full(conjunction, start, stop)
+        full_start, full_stop = self._full(conjunction, start, stop) if full else (const(0), const(0))
         when = self.numbers.all_of(conditions)
         exact = exact and sides.complete and not conjunction.others
         return Projection(*bounds, start, stop, full_start, full_stop, when, exact)

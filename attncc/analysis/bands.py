@@ -112,7 +112,9 @@ def arranged(n: ExprNumbers, found: Sequence[Projection]) -> tuple[Range, ...] |
         others = [*kept, *ranges[i + 1 :]]
         if not any(_holds_all(n, other, each) for other in others):
             kept.append(each)
-    return _sorted(n, kept) if len(kept) <= MAX_RANGES else None
+        if len(kept) > MAX_RANGES:
+            return None
+    return _sorted(n, kept)
 
 
 def _holds_all(n: ExprNumbers, outer: Range, inner: Range) -> bool:
@@ -127,12 +129,9 @@ def _holds_all(n: ExprNumbers, outer: Range, inner: Range) -> bool:
 
 def _hull(n: ExprNumbers, found: Sequence[Projection], size: Expr) -> tuple[Range, ...]:
     """One range around all projections."""
-    start: Value = size
-    stop: Value = const(0)
-    for each in found:
-        start = n.min(start, n.where(each.when, each.start, size))
-        stop = n.max(stop, n.where(each.when, each.stop, const(0)))
-    return (Range(start, stop, const(0), const(0)),)
+    starts = [_lifted(n.where(each.when, each.start, size)) for each in found]
+    stops = [_lifted(n.where(each.when, each.stop, const(0))) for each in found]
+    return (Range(n.least((size, *starts)), n.largest((const(0), *stops)), const(0), const(0)),)
 
 
 def _sorted(n: ExprNumbers, ranges: Sequence[Range]) -> tuple[Range, ...] | None:

@@ -9,14 +9,18 @@ variable. That is then bounded by floor divisions, and the question is whether a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
 
-from attncc.analysis.linear import Form, expression, is_zero, tightened
+from attncc.analysis.linear import Form, at_least_zero, difference, expression, form_of, is_zero, tightened
+from attncc.analysis.logic import joined
 from attncc.analysis.symbolic import ExprNumbers
 from attncc.analysis.systems import ONE, Bound, Constraint, Sides, combined, eliminate, given, split, strongest
-from attncc.ir import FALSE, TRUE, Expr, Op, const, node
+from attncc.ir import FALSE, TRUE, Expr, Op, apply, const, node
 from attncc.ir.expr import Scalar
 
 
@@ -29,9 +33,11 @@ class Side:
     hi: Form
 
 
-def has_solution(numbers: ExprNumbers, forms: Sequence[Form], q: Side, kv: Side) -> Expr | None:
+def has_solution(
+    numbers: ExprNumbers, forms: Sequence[Form], q: Side, kv: Side, most_lines: int | None = None
+) -> Expr | None:
     """The condition that some pair of the box satisfies form >= 0 for all forms; None if a form is not linear with
-    integer coefficients, or the system grows too large."""
+    integer coefficients, the system grows too large, or more than `most_lines` lines would have to be looked at."""
     variables = {q.variable, kv.variable}
     for form in forms:
         if any(len(m) > 1 and variables & set(m) for m in form.terms):
@@ -39,21 +45,41 @@ def has_solution(numbers: ExprNumbers, forms: Sequence[Form], q: Side, kv: Side)
     ends = [(_plain(s.variable, 1).plus(s.lo, -1), None) for s in (q, kv)]
     ends += [(_plain(s.variable, -1).plus(s.hi), None) for s in (q, kv)]
     constraints = strongest(numbers, given([(tightened(form), None) for form in forms] + ends))
-    first, second = sorted((kv.variable, q.variable), key=lambda v: _inexact_pairs(split(numbers, constraints, v)))
-    return _by_eliminating(numbers, constraints, first, second)
+    ways = [(split(numbers, constraints, x), x, y) for x, y in permutations((kv.variable, q.variable))]
+    sides, x, y = min(ways, key=lambda way: _count(_lines(way[0])))
+    if most_lines is not None and _count(_lines(sides)) > most_lines:
+        return None
+    return _by_eliminating(numbers, constraints, sides, (x, y))
 
 
 def _plain(variable: Expr, factor: int) -> Form:
     return Form({(variable,): factor})
 
 
-def _inexact_pairs(sides: Sides) -> int:
-    return sum(a.factor != ONE and b.factor != ONE for a in sides.lowers for b in sides.uppers)
+def _lines(sides: Sides) -> list[tuple[Bound, int]]:
+    """Bounds with the distances from them at which solutions outside of the dark shadow can lie.
+
+    A pair a*x + f >= 0, g - b*x >= 0 whose shadow fails has b*f + a*g <= a*b - a - b, so that a solution has
+    a*x + f <= (a*b - a - b) / b, and g - b*x <= (a*b - a - b) / a: either side will do, the one with fewer lines is it.
+    """
+    found = []
+    for these, those in ((sides.lowers, sides.uppers), (sides.uppers, sides.lowers)):
+        largest = max((other.factor.constant for other in those), default=1)
+        mine = [(each, each.factor.constant) for each in these if each.factor != ONE and largest > 1]
+        found.append([(each, (largest * a - largest - a) // largest) for each, a in mine])
+    return min(found, key=_count)
 
 
-def _by_eliminating(numbers: ExprNumbers, constraints: Sequence[Constraint], x: Expr, y: Expr) -> Expr | None:
-    sides = split(numbers, constraints, x)
-    if _inexact_pairs(sides) == 0:
+def _count(lines: Sequence[tuple[Bound, int]]) -> int:
+    return sum(distance + 1 for _, distance in lines)
+
+
+def _by_eliminating(
+    numbers: ExprNumbers, constraints: Sequence[Constraint], sides: Sides, xy: tuple[Expr, Expr]
+) -> Expr | None:
+    x, y = xy
+    lines = _lines(sides)
+    if not lines:
         eliminated = eliminate(numbers, constraints, x, 1)
         return None if eliminated is None else _between(numbers, eliminated[0], y)
     dark = list(sides.rest)
@@ -62,15 +88,13 @@ def _by_eliminating(numbers: ExprNumbers, constraints: Sequence[Constraint], x: 
             slack = (lower.factor.constant - 1) * (upper.factor.constant - 1)
             shadow = _scaled_pair(lower, upper).shifted(-slack)
             dark.append(Constraint(tightened(shadow), lower.constraint.history | upper.constraint.history))
-    result = _between(numbers, strongest(numbers, dark), y, prune=False)
-    widest = max(upper.factor.constant for upper in sides.uppers)
-    for lower in sides.lowers:
-        a = lower.factor.constant
-        for distance in range((widest * a - widest - a) // widest + 1):
-            result = _lifted(numbers.or_(result, _on_line(numbers, constraints, lower, distance, (x, y))))
-            if result is TRUE:
+    ways = [_between(numbers, strongest(numbers, dark), y, prune=False)]
+    for bound, furthest in lines:
+        for distance in range(furthest + 1):
+            ways.append(_on_line(numbers, constraints, bound, distance, xy))
+            if TRUE in ways[-2:]:
                 return TRUE
-    return result
+    return joined(Op.OR, *ways)
 
 
 def _scaled_pair(lower: Bound, upper: Bound) -> Form:
@@ -79,13 +103,15 @@ def _scaled_pair(lower: Bound, upper: Bound) -> Form:
 
 
 def _on_line(
-    numbers: ExprNumbers, constraints: Sequence[Constraint], lower: Bound, distance: int, xy: tuple[Expr, Expr]
+    numbers: ExprNumbers, constraints: Sequence[Constraint], bound: Bound, distance: int, xy: tuple[Expr, Expr]
 ) -> Expr:
-    """The condition that a solution lies on a*x + b*y + e = distance, where a*x + b*y + e >= 0 is the lower bound."""
+    """The condition that a solution lies on a*x + b*y + e = distance, where a*x + b*y + e >= 0 is a bound."""
     x, y = xy
-    a, form = lower.factor.constant, lower.constraint.form
-    b = form.terms.get((y,), 0)
-    level = form.without(x, y).scaled(-1).shifted(distance)  # a*x + b*y = level
+    form = bound.constraint.form.shifted(-distance)
+    if form.terms[(x,)] < 0:
+        form = form.scaled(-1)
+    a, b = form.terms[(x,)], form.terms.get((y,), 0)
+    level = form.without(x, y).scaled(-1)  # a*x + b*y = level
     shared = math.gcd(a, b)
     step = a // shared
     divisible = is_zero(_remainder(level, shared))
@@ -117,18 +143,19 @@ def _remainder(form: Form, divisor: int) -> Form:
 def _between(numbers: ExprNumbers, constraints: Sequence[Constraint], y: Expr, prune: bool = True) -> Expr:
     """The condition that an integer y satisfies all constraints: each lower bound is at most each upper bound."""
     sides = split(numbers, constraints, y)
-    result = _all(numbers, sides.rest)
+    needed = [numbers.holds(each.form) for each in sides.rest]
     for lower in sides.lowers:
         for upper in sides.uppers:
             history = lower.constraint.history | upper.constraint.history
             if lower.factor != ONE and upper.factor != ONE:
-                order = numbers.le(_least(numbers, lower, y), _most(numbers, upper, y))
+                needed.append(_lifted(numbers.le(_least(numbers, lower, y), _most(numbers, upper, y))))
             elif prune and len(history) > 3:
                 continue  # follows from the others: Kohler's rule after two eliminations
             else:
-                order = numbers.holds(combined(lower, upper))
-            result = _lifted(numbers.and_(result, order))
-    return result
+                needed.append(numbers.holds(combined(lower, upper)))
+            if needed[-1:] == [FALSE]:
+                return FALSE
+    return joined(Op.AND, *needed)
 
 
 def _strided(numbers: ExprNumbers, constraints: Sequence[Constraint], y: Expr, step: int, start: Expr) -> Expr:
@@ -136,23 +163,14 @@ def _strided(numbers: ExprNumbers, constraints: Sequence[Constraint], y: Expr, s
     if step == 1:
         return _between(numbers, strongest(numbers, constraints), y, prune=False)
     sides = split(numbers, strongest(numbers, constraints), y)
-    result = _all(numbers, sides.rest)
+    result = joined(Op.AND, *(numbers.holds(each.form) for each in sides.rest))
     if result is FALSE or not sides.lowers or not sides.uppers:
         return result
-    least, most = _least(numbers, sides.lowers[0], y), _most(numbers, sides.uppers[0], y)
-    for lower in sides.lowers[1:]:
-        least = numbers.max(least, _least(numbers, lower, y))
-    for upper in sides.uppers[1:]:
-        most = numbers.min(most, _most(numbers, upper, y))
-    beyond = numbers.mod(numbers.add(most, numbers.neg(start)), const(step))
-    return _lifted(numbers.and_(result, numbers.le(least, numbers.add(most, numbers.neg(beyond)))))
-
-
-def _all(numbers: ExprNumbers, constraints: Sequence[Constraint]) -> Expr:
-    result: Expr = TRUE
-    for each in constraints:
-        result = _lifted(numbers.and_(result, numbers.holds(each.form)))
-    return result
+    # quotients of different divisors are hardly ever in a known order: it is not looked for
+    least = functools.reduce(partial(apply, Op.MAX), [_least(numbers, lower, y) for lower in sides.lowers])
+    most = functools.reduce(partial(apply, Op.MIN), [_most(numbers, upper, y) for upper in sides.uppers])
+    beyond = apply(Op.MOD, expression(difference(most, start)), const(step))
+    return _lifted(numbers.and_(result, at_least_zero(difference(most, least).plus(form_of(beyond), -1))))
 
 
 def _least(numbers: ExprNumbers, lower: Bound, y: Expr) -> Expr:

@@ -68,7 +68,7 @@ class Form:
         terms: dict[Monomial, int] = {}
         for left, a in [*self.terms.items(), ((), self.constant)]:
             for right, b in [*other.terms.items(), ((), other.constant)]:
-                product = tuple(sorted(left + right, key=sort_key))
+                product = tuple(sorted(left + right, key=sort_key)) if left and right else left or right
                 terms[product] = terms.get(product, 0) + a * b
         constant = terms.pop((), 0)
         return Form({m: c for m, c in terms.items() if c}, constant)
@@ -90,10 +90,16 @@ class Form:
 
     def atoms(self) -> list[Expr]:
         """Every atom once, in the order of `sort_key`."""
+        if len(self.terms) == 1:
+            (monomial,) = self.terms
+            if len(monomial) == 1:
+                return [monomial[0]]
         return sorted({atom for monomial in self.terms for atom in monomial}, key=sort_key)
 
     def ordered(self) -> list[tuple[Monomial, int]]:
         """The terms in a fixed order."""
+        if len(self.terms) <= 1:
+            return list(self.terms.items())
         return sorted(self.terms.items(), key=lambda item: [sort_key(atom) for atom in item[0]])
 
     def coefficient(self, atom: Expr) -> int | None:

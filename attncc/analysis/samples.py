@@ -6,6 +6,8 @@ that they do not allow could only hide a proof, never make one.
 
 from __future__ import annotations
 
+import math
+import operator
 import random
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -28,6 +30,7 @@ _CALLS: Final = (
 #: What parameters are: any number, many small ones.
 _PARAMETERS: Final = (0, 1, 2, 3, 4, 7, 16, 60, 128, 1000, 5000, 200_000, -1, -6, -300, 12)
 _DIVISORS: Final = tuple(value for value in _PARAMETERS if value > 0)
+_ZEROS: Final = (0,) * len(_CALLS)
 
 
 class Samples:
@@ -36,44 +39,42 @@ class Samples:
     def __init__(self, ordered: Mapping[Expr, Expr], positive: Iterable[Expr] = ()) -> None:
         self.ordered = dict(ordered)
         self.positive = frozenset(positive)
-        self.known: dict[Expr, tuple[int | None, ...]] = {}
+        self.known: dict[Expr, tuple[float, ...]] = {}
 
     def refute(self, form: Form) -> bool:
         """Whether form >= 0 is wrong in one of the calls."""
-        rows = [(count, [self.values(atom) for atom in product]) for product, count in form.terms.items()]
-        for call in range(len(_CALLS)):
-            total = form.constant
-            for count, atoms in rows:
-                for values in atoms:
-                    value = values[call]
-                    if value is None:
-                        break
-                    count *= value
-                else:
-                    total += count
-                    continue
-                break
-            else:
-                if total < 0:
-                    return True
-        return False
+        return True in map(operator.lt, self.sums(form), _ZEROS)
 
-    def values(self, atom: Expr) -> tuple[int | None, ...]:
-        """The atom in each call; None where it has no value, or one that is not looked for."""
-        found = self.known.get(atom)
+    def refute_order(self, smaller: Expr, larger: Expr) -> bool:
+        """Whether smaller <= larger is wrong in one of the calls."""
+        return True in map(operator.lt, self.values(larger), self.values(smaller))
+
+    def sums(self, form: Form) -> list[float]:
+        """The form in each call."""
+        totals: list[float] = [form.constant] * len(_CALLS)
+        for product, count in form.terms.items():
+            values = self.values(product[0])
+            for atom in product[1:]:
+                values = tuple(map(operator.mul, values, self.values(atom)))
+            totals = [total + count * value for total, value in zip(totals, values, strict=True)]
+        return totals
+
+    def values(self, expr: Expr) -> tuple[float, ...]:
+        """The expression in each call; NaN where it has no value, or one that is not looked for."""
+        found = self.known.get(expr)
         if found is None:
-            stack = [atom]
+            stack = [expr]
             while stack:
                 pending = [arg for arg in stack[-1].args if arg not in self.known]
                 if pending:
                     stack += pending
                 else:
-                    expr = stack.pop()
-                    self.known[expr] = tuple(self._value(expr, call) for call in range(len(_CALLS)))
-            found = self.known[atom]
+                    each = stack.pop()
+                    self.known[each] = tuple(self._value(each, call) for call in range(len(_CALLS)))
+            found = self.known[expr]
         return found
 
-    def _value(self, expr: Expr, call: int) -> Any:
+    def _value(self, expr: Expr, call: int) -> float:
         value: Any = None
         match expr.op:
             case Op.CONST:
@@ -81,20 +82,18 @@ class Samples:
             case Op.INPUT | Op.PARAM:
                 value = self._leaf(expr, call)
             case Op.LOAD | Op.CAST | Op.NARROW:
-                return None
+                return math.nan
             case _:
                 args = [self.known[arg][call] for arg in expr.args]
-                if None in args:
-                    return None
+                if any(arg != arg for arg in args):
+                    return math.nan
                 try:
                     value = EVALUATE[expr.op](*args)
                 except (ArithmeticError, ValueError):
-                    return None
-        if not isinstance(value, int) or (expr in self.positive and value < 1):
-            return None
-        return value
+                    return math.nan
+        return value if isinstance(value, int) and (expr not in self.positive or value >= 1) else math.nan
 
-    def _leaf(self, expr: Expr, call: int) -> int | None:
+    def _leaf(self, expr: Expr, call: int) -> float:
         batch, heads, q_len, kv_len, q, kv = _CALLS[call]
         name, draw = str(expr.value), random.Random(f"{call} {expr.value}")
         sizes = {"batch": batch, "heads": heads, "q_len": q_len, "kv_len": kv_len}
@@ -104,10 +103,7 @@ class Samples:
             return (sizes | ends)[name]
         if name in below:
             return draw.randint(*below[name])
-        if name == "score":
-            return None
         smaller = self.ordered.get(expr)
         if smaller is not None:
-            least = self.values(smaller)[call]
-            return None if least is None else least + draw.choice((0, 3, 50))
+            return self.values(smaller)[call] + draw.choice((0, 3, 50))
         return draw.choice(_DIVISORS if expr in self.positive else _PARAMETERS)

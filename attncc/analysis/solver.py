@@ -25,6 +25,10 @@ from attncc.ir import FALSE, KV_IDX, KV_LEN, Q_IDX, Q_LEN, TRUE, Expr, Op, const
 
 #: Conjunctions with quotients or remainders that are solved, each; measured to keep a mask within 100 ms.
 FEW: Final = 6
+#: Of more conjunctions than this, which end as one range around them all, no full ranges are made.
+MANY: Final = 8
+#: Lines between the shadows of a hidden conjunction that are looked at: a full tile that is not found costs a mask.
+LINES_OF_FULL: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,9 @@ class Solver:
 
     def solve(self, terms: Sequence[Conjunction]) -> Union:
         """The projections of conjunctions on both axes."""
-        return Union(tuple(terms), tuple(map(self.kv_axis.project, terms)), tuple(map(self.q_axis.project, terms)))
+        full = len(terms) <= MANY
+        kv, q = (tuple(axis.project(term, full) for term in terms) for axis in (self.kv_axis, self.q_axis))
+        return Union(tuple(terms), kv, q)
 
     def test(self, union: Union | None) -> TileTest:
         """The tile test; exact for tiles to visit where every conjunction is solved exactly."""
@@ -103,7 +109,7 @@ class Solver:
         for term in terms:
             if term.others:
                 return None
-            reached = self._linear(term)
+            reached = self._linear(term, LINES_OF_FULL)
             if reached is None:
                 kv = self.kv_axis.project(term)
                 if not kv.exact:
@@ -112,12 +118,12 @@ class Solver:
             result = self.numbers.or_(result, reached)
         return _lifted(result)
 
-    def _linear(self, term: Conjunction) -> Expr | None:
+    def _linear(self, term: Conjunction, most_lines: int | None = None) -> Expr | None:
         """The exact condition that a linear conjunction holds somewhere in the tile; None for others."""
         if not _is_linear(term):
             return None
         box = Side(Q_IDX, form_of(Q_MIN), form_of(Q_MAX)), Side(KV_IDX, form_of(KV_MIN), form_of(KV_MAX))
-        found = has_solution(self.numbers, term.forms, *box)
+        found = has_solution(self.numbers, term.forms, *box, most_lines)
         return None if found is None else self.numbers.all_of([*term.guards, found])
 
     def _reached(self, union: Union) -> tuple[Expr, bool]:

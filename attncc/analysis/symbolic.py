@@ -8,6 +8,7 @@ Unknown bounds of an Index are the constants -inf, inf and NaN; they never reach
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -33,7 +34,7 @@ FACTS: Final[Mapping[str, Interval]] = {
 #: log2 of the sizes of an Index.
 INDEX_BITS: Final = 63.0
 #: Of more operands or conditions than this, none is compared with the others.
-MAX_OPERANDS: Final = 24
+MAX_OPERANDS: Final = 16
 
 
 class ExprNumbers:
@@ -46,6 +47,7 @@ class ExprNumbers:
         self.samples = Samples(ordered, positive)
         self.forms: dict[Expr, Form] = {}
         self.proofs: dict[object, bool] = {}
+        self.orders: dict[tuple[Expr, Expr], bool] = {}
 
     def const(self, value: bool | int | float) -> Value:
         return const(value)
@@ -138,15 +140,13 @@ class ExprNumbers:
 
     def _least_set(self, op: Op, operands: list[Expr]) -> Expr:
         """The MIN (or MAX) of operands, without those that are certainly no smaller (larger) than another."""
-        forms = [form_of(each, self.forms) for each in operands]
-        left = list(range(len(operands)))
-        for i, mine in enumerate(forms if len(operands) <= MAX_OPERANDS else []):
-            pairs = ((mine, forms[j]) if op is Op.MIN else (forms[j], mine) for j in left if j != i)
-            if any(self.is_nonnegative(larger.plus(smaller, -1)) for larger, smaller in pairs):
-                left.remove(i)
-        kept = [operands[i] for i in left]
-        result = kept[0]
-        for each in kept[1:]:
+        left = list(operands)
+        for mine in operands if len(operands) <= MAX_OPERANDS else ():
+            pairs = ((other, mine) if op is Op.MIN else (mine, other) for other in left if other is not mine)
+            if any(self.is_ordered(smaller, larger) for smaller, larger in pairs):
+                left.remove(mine)
+        result = left[0]
+        for each in left[1:]:
             result = apply(op, result, each)
         return result
 
@@ -160,7 +160,11 @@ class ExprNumbers:
 
     def is_ordered(self, a: Expr, b: Expr) -> bool:
         """Whether a <= b in every call, of Index expressions that are known: as `le`, without the expression."""
-        return self.is_nonnegative(difference(b, a, self.forms))
+        found = self.orders.get((a, b))
+        if found is None:
+            refuted = self.samples.refute_order(a, b)
+            found = self.orders[a, b] = not refuted and self.is_nonnegative(difference(b, a, self.forms))
+        return found
 
     def holds(self, form: Form) -> Expr:
         """The condition form >= 0, True or False where the facts decide it."""
@@ -190,16 +194,21 @@ class ExprNumbers:
         flat = parts(Op.AND, joined(Op.AND, *conditions))
         if len(flat) > MAX_OPERANDS:
             return joined(Op.AND, *flat)
-        forms = [literal_form(each) for each in flat]
-        kept: list[int] = []
-        for i, found in enumerate(forms):
-            others = [*kept, *range(i + 1, len(flat))]
-            if found is None or found[0] is not Op.GE or not any(self._implies(forms[j], found[1]) for j in others):
-                kept.append(i)
-        return joined(Op.AND, *(flat[i] for i in kept))
-
-    def _implies(self, known: tuple[Op, Form] | None, form: Form) -> bool:
-        return known is not None and known[0] is Op.GE and self.is_nonnegative(form.plus(known[1], -1))
+        forms = [found[1] for each in flat if (found := literal_form(each)) is not None and found[0] is Op.GE]
+        sums = [self.samples.sums(form) for form in forms]
+        left = list(range(len(forms)))
+        implied = set()
+        place = iter(range(len(forms)))
+        for each in flat:
+            found = literal_form(each)
+            if found is None or found[0] is not Op.GE:
+                continue
+            i = next(place)
+            others = (j for j in left if j != i and True not in map(operator.lt, sums[i], sums[j]))
+            if any(self.is_nonnegative(forms[i].plus(forms[j], -1)) for j in others):
+                left.remove(i)
+                implied.add(each)
+        return joined(Op.AND, *(each for each in flat if each not in implied))
 
     def lt(self, a: Value, b: Value) -> Value:
         a, b = _lifted(a), _lifted(b)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attncc.api.graph import attend_in_graph, is_followed
 from attncc.api.inputs import kind_of
 from attncc.api.program import Function, Reading, read_functions
 from attncc.api.variant import Variant
@@ -51,6 +52,9 @@ def attention(
     """
     check_functions(score_mod, mask_mod)
     options = options_of(backend, block_m, block_n, deterministic, check_bounds)
+    if torch.compiler.is_dynamo_compiling() and not captures_and_params and is_followed():
+        out, lse, _ = attend_in_graph(score_mod, mask_mod, q, k, v, scale, options, name=name)
+        return (out, lse) if return_lse else out
 
     def read(given: Mapping[str, Any] | None, device: torch.device | None) -> Reading:
         return read_functions(score_mod, mask_mod, name, device).with_values(given or {})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attncc import pipeline
+from attncc.api.empty import without_empty
 from attncc.api.inputs import Inputs
 from attncc.api.options import Options
 from attncc.api.program import Program, Reading
@@ -45,8 +46,10 @@ def make_call(reading: Reading, inputs: Inputs, options: Options) -> Call:
     batch, heads, q_len, _ = inputs.q.shape
     sizes = {"batch": batch, "heads": heads, "q_len": q_len, "kv_len": inputs.k.shape[2]}
     captures = check_captures(spec, reading.captures, sizes)
-    captures = check_capture_devices(spec, captures, inputs.q.device)
-    return Call(reading.program, inputs, captures, check_parameters(spec, reading.parameters), options)
+    program, captures = reading.program, check_capture_devices(spec, captures, inputs.q.device)
+    if options.backend != "reference" and inputs.q.numel() and inputs.k.numel():
+        program, captures = without_empty(program, captures)
+    return Call(program, inputs, captures, check_parameters(spec, reading.parameters), options)
 
 
 def run(call: Call) -> tuple[Tensor, Tensor]:
@@ -72,6 +75,16 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
         check_bounds=options.checks_bounds(inputs.q.device.type),
         backend=backend_of(call),
     )
+
+
+def run_with_largest(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, its lse, and the largest score of each row, which has no gradient."""
+    inputs, options = call.inputs, call.options
+    rest = (list(call.captures), list(call.parameters), inputs.scale, call.program.text, 0, 0, backend_of(call))
+    bounds = options.checks_bounds(inputs.q.device.type)
+    out, lse, _, sums = torch.ops.attncc.forward(inputs.q, inputs.k, inputs.v, *rest, bounds)
+    # lse = largest + log(sum of exp(score - largest)), in whichever base the kernels count
+    return out, lse, torch.where(sums == 0, lse, lse - sums.log()).detach()
 
 
 def prepare(call: Call) -> eager.Attention | None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attncc.api.inputs import check_tensor, kind_of
-from attncc.errors import InputError
-from attncc.ir import ANY_DIM, AttentionSpec, Capture, Scalar
+from attncc.errors import AttnccError, InputError
+from attncc.ir import ANY_DIM, AttentionSpec, Capture, Op, Scalar, postorder
 
 KINDS = {
     Scalar.BOOL: (torch.bool,),
@@ -47,6 +47,20 @@ def check_captures(spec: AttentionSpec, given: Mapping[str, object], sizes: Mapp
         wanted = ", ".join(f"{c.name}=... ({spell(c)})" for c in missing)
         raise InputError(f"`{spec.name}` needs {wanted}", hint="pass captured tensors by name when you call it")
     return tuple(_check_capture(capture, given[capture.name], sizes) for capture in spec.captures)
+
+
+def locate(error: AttnccError, spec: AttentionSpec, captures: Mapping[str, object]) -> None:
+    """Give an error about a captured tensor the place where the definition reads it, if that is one place."""
+    if error.capture is None or error.span is not None:
+        return
+    shape = list(getattr(captures.get(error.capture), "shape", ()))
+    if 0 in shape:
+        error.message = f"`{error.capture}` is empty, {shape}, but is read at a visible pair"
+        error.args = (error.message, None, error.hint)
+    reads = (e for e in postorder(spec.score, spec.mask) if e.op is Op.LOAD and e.value == error.capture)
+    places = {spec.origins[expr].span for expr in reads if expr in spec.origins} - {None}
+    if len(places) == 1 and (span := places.pop()) is not None:
+        error.locate(span)
 
 
 def spell(capture: Capture) -> str:
@@ -95,6 +109,8 @@ def check_parameters(spec: AttentionSpec, given: Mapping[str, object]) -> tuple[
 
 
 def _check_parameter(name: str, value: object) -> int:
+    if isinstance(value, torch.SymInt):  # an int that torch.compile leaves open
+        return value  # type: ignore[return-value]  # torch counts with it as with an int
     if isinstance(value, bool) or not isinstance(value, Integral):
         hint = f"pass int({name})" if isinstance(value, float | Tensor) else None
         raise InputError(f"parameter `{name}` must be an int, but is {kind_of(value)}", hint=hint)

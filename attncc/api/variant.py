@@ -13,6 +13,7 @@ from torch import Tensor
 from attncc import pipeline
 from attncc.api.cost import cost_of_variant
 from attncc.api.explanation import explain_call
+from attncc.api.graph import attend_in_graph, is_followed
 from attncc.api.inputs import check_inputs, kind_of
 from attncc.api.lowering import Call, lowered, make_call
 from attncc.api.options import Options, check_options
@@ -117,6 +118,9 @@ class Variant:
         Captured tensors and parameters are given by name. Raises InputError or UnsupportedError before anything runs.
         """
         options = options_of(backend, block_m, block_n, deterministic, check_bounds)
+        if torch.compiler.is_dynamo_compiling() and self._is_followed(captures_and_params):
+            out, lse, _ = attend_in_graph(*self._functions, q, k, v, scale, options, name=self._name)
+            return (out, lse) if return_lse else out
         return attend(self._read, q, k, v, scale, options, captures_and_params, return_lse)
 
     def source(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> str:
@@ -158,6 +162,10 @@ class Variant:
         """What a forward pass of these sizes costs on a machine of `attncc.report.cost.MACHINES`, before it runs."""
         options = check_options("auto", block_m, block_n, None, None)
         return cost_of_variant(self._read(given), shape, machine, options.block_m, options.block_n)
+
+    def _is_followed(self, given: Mapping[str, Any]) -> bool:
+        """Whether torch.compile, which looks on, shall follow the functions: no values stand in for what they read."""
+        return self._is_python and not given and not self._values and is_followed()
 
     def _read(self, given: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reading:
         """The program and the values of this moment; what a call gives comes first."""

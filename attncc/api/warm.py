@@ -17,6 +17,8 @@ from attncc.api.inputs import Inputs, check_inputs
 from attncc.api.lowering import make_call, prepare, run
 from attncc.api.options import BACKENDS, Options, check_options
 from attncc.api.program import Reading
+from attncc.api.values import locate
+from attncc.errors import InputError
 from attncc.runtime.eager import Layout, is_plain, layout_of
 
 MAX_CHECKED: Final = 4096
@@ -86,7 +88,11 @@ def _attend(
     else:
         inputs = Inputs(q, k, v, checked)
     reading = read(given, q.device)
-    return _run(reading, inputs, options, layouts, with_lse)
+    try:
+        return _run(reading, inputs, options, layouts, with_lse)
+    except InputError as error:
+        locate(error, reading.program.spec, reading.captures)
+        raise
 
 
 def _run(

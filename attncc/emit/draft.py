@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from attncc.analysis.shape import depends, side
@@ -28,7 +27,6 @@ ROW = Place("row", frozenset({"b", "h", "q_idx"}))
 TILE = Place("tile", PAIR_AXES | {"score"})
 PARTIAL = Place("partial", PAIR_AXES)
 STATISTICS = Place("statistics", PAIR_AXES)
-TEST = Place("test", PAIR_AXES)
 TILE_CHAIN = (SETUP, GROUP, ROW, TILE)
 PARTIAL_CHAIN = (SETUP, GROUP, ROW, PARTIAL)
 
@@ -57,7 +55,8 @@ TORCH_DTYPES: Final = {Scalar.INDEX: "int64", Scalar.BOOL: "bool"}
 
 
 WORD: Final = re.compile(r"\w+")
-_ENDS: Final = ("least", "most", "nan")
+#: What generated code imports, beside what its template names.
+HELPERS: Final = ("add_at", "gather", "hold", "refuse_outside", "AllTiles", "Rules", "Tiles", "FLOAT", "NEG_INF")
 
 
 class Draft:
@@ -76,7 +75,7 @@ class Draft:
         demand: Counter[Expr] | None = None,
     ) -> None:
         self.spec, self.test, self.accumulator = spec, test, accumulator
-        namer = Namer({*identifiers(template), *INDEX_LINES, "visit", "full"})
+        namer = Namer({*identifiers(template), *INDEX_LINES, *HELPERS})
         self.captures = {c.name: namer.take(c.name if readable else "capture") for c in spec.captures}
         self.parameters = {p.name: namer.take(p.name if readable else "parameter") for p in spec.parameters}
         self.dtypes = dict(zip((c.name for c in spec.captures), dtypes, strict=True))
@@ -91,31 +90,6 @@ class Draft:
         }
         leaves |= self.extents
         self.printer = Printer(TORCH, namer, leaves, self.read, origins if readable else {}, demand, self.captures)
-
-    def tile_test(self) -> tuple[str, str]:
-        """Print the classification of one row of tiles."""
-        self.holding = True
-        plain = self.printer
-        texts: dict[str, str] = {}
-        everywhere = {**plain.leaves, "q_idx": "q_all", "kv_idx": "kv_all"}
-        for statistic in self.test.statistics:
-            self.printer = replace(plain, leaves=everywhere, demand=None)
-            values = self.printer.print((SETUP, GROUP, STATISTICS), statistic.expr)[statistic.expr].text
-            names = [plain.namer.take(f"{'query' if statistic.axis == 'q' else 'key'}_{w}") for w in _ENDS]
-            tile, length = ("TILE_Q", "q_len") if statistic.axis == "q" else ("TILE_KV", "kv_len")
-            plain.say(STATISTICS, f"{', '.join(names)} = block_bounds({values}, {tile}, {length})")
-            suffix = "[q0 // TILE_Q]" if statistic.axis == "q" else ""
-            parts = (statistic.least, statistic.largest, statistic.nan)
-            texts |= {str(p.value): name + suffix for p, name in zip(parts, names, strict=True)}
-        self.printer = replace(plain, leaves={**plain.leaves, **texts}, demand=None, origins={})
-        found = self.printer.print((TEST,), self.test.visit, self.test.full)
-        self.printer, self.holding = plain, False
-        roots = {"visit": self.test.visit, "full": self.test.full}
-        for name, root in roots.items():
-            if root.op is not Op.CONST:
-                plain.say(TEST, f"{name} = {found[root].text}")
-        visit, full = (str(root.value) if root.op is Op.CONST else name for name, root in roots.items())
-        return visit, full
 
     def tiles_differ_by(self, axis: str) -> bool:
         """Whether the classes of tiles depend on the sequence (`b`) or the head (`h`)."""
@@ -187,4 +161,4 @@ class Draft:
 
     def group_lines(self) -> list[Line]:
         """What is known once per group of heads."""
-        return self.printer.lines.get("group", []) + self.printer.lines.get("statistics", [])
+        return self.printer.lines.get("group", [])

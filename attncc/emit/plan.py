@@ -13,9 +13,10 @@ from typing import Any
 
 from attncc.analysis.shape import depends
 from attncc.analysis.tiles import TileTest
-from attncc.emit.draft import PARTIAL_CHAIN, TILE, TILE_CHAIN, Draft
+from attncc.emit.draft import PARTIAL_CHAIN, TILE, TILE_CHAIN, WORD, Draft
 from attncc.emit.gradients import Derivatives, capture_gradient_lines, score_gradient_lines
 from attncc.emit.printer import Line, Text, score_demand
+from attncc.emit.rules import is_whole, roots_of, tile_function
 from attncc.ir import FALSE, SCORE, TRUE, Expr, Op, apply, postorder
 from attncc.schedule import Guarded, Problem, Schedule
 
@@ -47,8 +48,9 @@ class KernelPlan:
     query_factor: str
     below_top: str  # the scores less the largest of their row, in place unless they are needed again
     scored: str
-    visit: str
-    full: str
+    tiles: tuple[str, ...]  # the function that tells tiles, where any can be told apart
+    visited: str  # what lists the tiles to visit
+    of_group: str  # the sequence and head of a group whose tiles these are
     hidden: str
     beyond: str
     reads: str
@@ -98,7 +100,7 @@ class _KernelDraft(Draft):
         derivatives: Derivatives | None,
         readable: bool,
     ) -> None:
-        self.problem, self.schedule = problem, schedule
+        self.problem, self.schedule, self.readable = problem, schedule, readable
         self.derivatives = derivatives
         self.template = "torch/forward" if derivatives is None else "torch/backward"
         spec, self.beyond = guarded.spec, guarded.beyond
@@ -122,7 +124,6 @@ class _KernelDraft(Draft):
 
     def plan(self, docstring: Sequence[str]) -> KernelPlan:
         """Print everything, then gather it."""
-        visit, full = self.tile_test()
         scored, texts, beyond, reads = self.scores()
         hidden = self.hidden()
         own = self.derivatives
@@ -131,6 +132,7 @@ class _KernelDraft(Draft):
         totals = [Line(line) for line in own.totals(self.captures)] if own else []
         used = self.mentions([*shares, *flow, *totals, reads, beyond, hidden, scored])
         needed_again = own is not None and self.spec.score in own.roots
+        tiles = self.tile_function()
         return KernelPlan(
             docstring=tuple(docstring),
             multiplies="score" in depends(self.spec.score) or SCORE in texts,
@@ -139,15 +141,15 @@ class _KernelDraft(Draft):
             shapes_weights="pairs" in used or self.spec.mask is not TRUE,
             below_top=f"{scored}.reshape(tile_shape).{'sub' if needed_again else 'sub_'}(top)",
             scored=scored,
-            visit=visit,
-            full=full,
+            tiles=tuple(tiles),
+            visited=self.visited(),
             hidden=hidden,
             beyond=beyond,
             reads=reads,
             totals=tuple(totals),
             capture_gradients=tuple(shares),
             score_gradient=tuple(flow),
-            imports=_imports(used, own is not None, bool(beyond), self.problem),
+            imports=_imports(used, own is not None, bool(beyond), self.problem, tiles),
             **self.switches(),
             **self.blocks(used),
         )
@@ -165,6 +167,7 @@ class _KernelDraft(Draft):
             "scores_per_step": self.schedule.scores_per_step,
             "by_batch": self.tiles_differ_by("b"),
             "by_head": self.tiles_differ_by("h"),
+            "of_group": ", ".join(f"{a}_range.start" if self.tiles_differ_by(a) else "0" for a in "bh"),
             "masked": self.spec.mask is not TRUE,
             "plain": plain,
             "query_factor": "(scale * LOG2E)" if plain else "scale",
@@ -184,17 +187,32 @@ class _KernelDraft(Draft):
         lines = self.printer.lines
         return {
             "setup": tuple(self.used_setup(used) + lines.get("setup", [])),
-            "per_group": tuple(
-                self.indices(used, "b", "h", "kv_min", "kv_max", "q_all", "kv_all") + self.group_lines()
-            ),
-            "per_row": tuple(
-                self.indices(used, "q_idx", "q_min", "q_max") + lines.get("row", []) + lines.get("test", [])
-            ),
+            "per_group": tuple(self.indices(used, "b", "h") + self.group_lines()),
+            "per_row": tuple(self.indices(used, "q_idx") + lines.get("row", [])),
             "step_indices": tuple(self.indices(used, "kv_idx")),
             "per_tile": tuple(lines.get("tile", [])),
             "partial_indices": tuple(self.indices(used, "kv_cut")),
             "per_partial": tuple(lines.get("partial", [])),
         }
+
+    def tile_function(self) -> list[str]:
+        """The function that tells the tiles of a sequence and head; none where all tiles are full."""
+        if is_whole(self.test):
+            return []
+        dtypes = [self.dtypes[capture.name] for capture in self.spec.captures]
+        given = (self.spec, self.test, dtypes, self.problem.accumulator, self.printer.origins)
+        return tile_function(*given, readable=self.readable, refine=self.problem.refine)
+
+    def visited(self) -> str:
+        """What lists the tiles that a kernel visits."""
+        if is_whole(self.test):
+            return "AllTiles((batch, heads, q_len, kv_len), TILE_Q, TILE_KV)"
+        roots = (*roots_of(self.test), *([self.spec.mask] if self.problem.refine else []))
+        read = {str(e.value) for e in postorder(*roots) if e.op is Op.LOAD}
+        reads = [str(i) for i, capture in enumerate(self.spec.captures) if capture.name in read]
+        options = [f"reads=({', '.join(reads)},)"] * bool(reads) + ["refine=True"] * self.problem.refine
+        given = ["tiles", "(batch, heads, q_len, kv_len)", "TILE_Q", "TILE_KV", "captures", "parameters", *options]
+        return f"Tiles({', '.join(given)})"
 
     def scores(self) -> tuple[str, dict[Expr, str], str, str]:
         """Print the modified score, its derivatives, and where pairs depend on what cannot be read."""
@@ -217,7 +235,8 @@ class _KernelDraft(Draft):
             table = self.captures[str(load.value)]
             self.printer.used.add(table)
             held = self.as_tensors(load, [found.get(i, Text(str(i.value))) for i in load.args])
-            rows += [f'("{table}", {index}, {d}, {table})' for d, index in enumerate(held)]
+            # The name that errors say is the user's, also in the text that the digest is of: it is no comment.
+            rows += [f'("{load.value}", {index}, {d}, {table})' for d, index in enumerate(held)]
         return scored, texts, texts[self.beyond], f"[{', '.join(dict.fromkeys(rows))}]"
 
     def finished_score(self, root: Text) -> str:
@@ -279,11 +298,16 @@ class _KernelDraft(Draft):
         return ", ".join(wanted)
 
 
-def _imports(used: Container[str], backward: bool, guarded: bool, problem: Problem) -> tuple[str, ...]:
-    """The line that imports what a kernel stands on, in alphabetical order."""
+def _imports(
+    used: Container[str], backward: bool, guarded: bool, problem: Problem, tiles: Sequence[str]
+) -> tuple[str, ...]:
+    """The lines that import what a kernel stands on, in alphabetical order."""
     names = {"head_groups", "in_parallel", "steps"}
     if not backward or (problem.gradients is not None and problem.gradients.q):
         names.add("empty_like")
-    names |= {name for name in ("add_at", "block_bounds", "gather", "hold") if name in used}
+    of_tiles = set(WORD.findall("\n".join(tiles)))
+    names |= {name for name in ("add_at", "gather", "hold") if name in used or name in of_tiles}
     names |= {"refuse_outside"} if guarded else set()
-    return (f"from attncc.runtime.steps import {', '.join(sorted(names))}",)
+    rules = ["from attncc.runtime.tables import Rules"] if tiles else []
+    visited = f"from attncc.runtime.visited import {'Tiles' if tiles else 'AllTiles'}"
+    return (f"from attncc.runtime.steps import {', '.join(sorted(names))}", *rules, visited)

@@ -16,8 +16,9 @@ from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import AuxOutput, AuxRequest
 
 from attncc.api import attention
+from attncc.api.graph import attend_in_graph, is_followed
 from attncc.api.inputs import RANK, check_inputs, check_tensor
-from attncc.api.lowering import backend_of, make_call
+from attncc.api.lowering import make_call, run_with_largest
 from attncc.api.options import Options
 from attncc.api.program import read_functions
 from attncc.errors import InputError
@@ -131,11 +132,8 @@ def _with_largest(
     q: Tensor, k: Tensor, v: Tensor, score_mod: Function | None, mask_mod: Function | None, scale: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, lse, and the largest score of each row."""
-    inputs, options = check_inputs(q, k, v, scale), Options("auto")
-    call = make_call(read_functions(score_mod, mask_mod, None, inputs.q.device), inputs, options)
-    rest = (list(call.captures), list(call.parameters), inputs.scale, call.program.text, 0, 0, backend_of(call))
-    bounds = options.checks_bounds(inputs.q.device.type)
-    out, lse, _, sums = torch.ops.attncc.forward(inputs.q, inputs.k, inputs.v, *rest, bounds)
-    # lse = largest + log(sum of exp(score - largest)), in whichever base the kernels count
-    largest = torch.where(sums == 0, lse, lse - sums.log()).detach()
-    return out, lse, largest
+    if torch.compiler.is_dynamo_compiling() and is_followed():
+        return attend_in_graph(score_mod, mask_mod, q, k, v, scale, Options("auto"), largest=True)
+    inputs = check_inputs(q, k, v, scale)
+    reading = read_functions(score_mod, mask_mod, None, inputs.q.device)
+    return run_with_largest(make_call(reading, inputs, Options("auto")))

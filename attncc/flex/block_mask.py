@@ -193,7 +193,7 @@ def create_block_mask(
     The arguments are torch's; None for B or H means that the mask is the same for all. With `exact=False` lists hold
     what the analysis proves: a block listed as partial may turn out to be empty or full, and no pair is ever evaluated.
     """
-    if role_of(mask_mod) != "mask":
+    if not torch.compiler.is_dynamo_compiling() and role_of(mask_mod) != "mask":
         raise InputError("create_block_mask takes a mask function (b, h, q_idx, kv_idx), but this one takes a score")
     block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else (int(BLOCK_SIZE[0]), int(BLOCK_SIZE[1]))
     sizes = Sizes(1 if B is None else B, 1 if H is None else H, Q_LEN, KV_LEN)

@@ -164,8 +164,10 @@ def _cells(walk: Walk, value: types.FunctionType, rebuilt: types.FunctionType | 
 def _defaults(walk: Walk, value: types.FunctionType, rebuilt: types.FunctionType | None) -> None:
     code = value.__code__
     if value.__defaults__:
-        names = code.co_varnames[code.co_argcount - len(value.__defaults__) : code.co_argcount]
-        walk.facts.append(len(names))
+        count = len(value.__defaults__)
+        names = code.co_varnames[max(0, code.co_argcount - count) : code.co_argcount]
+        names += ("default",) * (count - len(names))  # numpy gives its wrappers the defaults of what they wrap
+        walk.facts.append(count)
         found = tuple(walk.visit(each, name) for each, name in zip(value.__defaults__, names, strict=True))
         if rebuilt is not None:
             rebuilt.__defaults__ = found
@@ -229,7 +231,7 @@ def visit_partial(walk: Walk, value: functools.partial[Any], name: str) -> objec
 
 def visit_module(walk: Walk, value: types.ModuleType, name: str) -> object:
     """A module: what reached code names in it, if it is a user's."""
-    if is_pure(value.__name__):
+    if is_pure(value.__name__) or value.__name__.partition(".")[0] == "attncc":
         walk.facts.append(value.__name__)
         return value
     if walk.once(value) is not None:

@@ -119,7 +119,9 @@ def describe_outside(world: World, seen: Observed, bad: Tensor) -> InputError:
             index = index[(index < -size) | (index >= size)]
             if index.numel():
                 message = f"`{expr.value}` has size {size} in dimension {dim}, but is read at {_span(index)}"
-                return InputError(message, hint="hide these pairs in `mask`, or clamp the index")
+                error = InputError(message, hint="hide these pairs in `mask`, or clamp the index")
+                error.capture = str(expr.value)
+                return error
     return InputError("an int is divided by 0 at a visible pair", hint="hide this pair in `mask`")
 
 

@@ -339,7 +339,7 @@ def _nothing(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 # torch has no types for its libraries
 _LIBRARY: Any = torch.library.Library("attncc", "DEF")  # type: ignore[no-untyped-call]
 _INPUTS = "Tensor q, Tensor k, Tensor v"
-_REST = "Tensor[] captures, int[] parameters, float scale, str spec, int tile_q, int tile_kv, str backend"
+_REST = "Tensor[] captures, SymInt[] parameters, float scale, str spec, int tile_q, int tile_kv, str backend"
 _LIBRARY.define(f"forward({_INPUTS}, {_REST}, bool check_bounds) -> (Tensor, Tensor, Tensor, Tensor)")
 _LIBRARY.define(
     f"backward(Tensor grad_out, Tensor grad_lse, {_INPUTS}, Tensor out, Tensor largest, Tensor sums, {_REST}, "

@@ -123,30 +123,24 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         return _pool_of(os.getpid(), threads)
 
 
-def steps(visit: Tensor | bool, full: Tensor | bool, tile: int, columns: int, length: int) -> Iterator[Step]:
+def steps(runs: Sequence[tuple[int, int, bool]], tile: int, columns: int, length: int) -> Iterator[Step]:
     """The visited columns of one row of tiles: (start, end, ranges that the mask must cut), at most `columns` a step.
 
-    `visit` and `full` classify each tile of width `tile`; neighbours that are visited run as one step.
+    `runs` are tiles of width `tile`, ascending: first, end, and whether the mask must cut them. Neighbours run as one.
     """
-    tiles = -(-length // tile)
-    visit, full = (torch.as_tensor(t).flatten().cpu().expand(tiles) for t in (visit, full))
-    classes, counts = torch.unique_consecutive(visit.to(torch.int8) + (visit & full), return_counts=True)
     width = max(1, columns // tile)
     step: list[tuple[int, int, bool]] = []
-    start = 0
-    for kind, count in zip(classes.tolist(), counts.tolist(), strict=True):
-        end = start + count
-        while kind and start < end:
+    for start, end, cut in runs:
+        if step and start != step[-1][1]:
+            yield _step(step, tile, length)
+            step = []
+        while start < end:
             taken = min(end, start + width - (start - step[0][0] if step else 0))
-            step.append((start, taken, kind == 1))
+            step.append((start, taken, cut))
             start = taken
             if start - step[0][0] == width:
                 yield _step(step, tile, length)
                 step = []
-        if not kind and step:
-            yield _step(step, tile, length)
-            step = []
-        start = end
     if step:
         yield _step(step, tile, length)
 
@@ -154,32 +148,6 @@ def steps(visit: Tensor | bool, full: Tensor | bool, tile: int, columns: int, le
 def _step(parts: Sequence[tuple[int, int, bool]], tile: int, length: int) -> Step:
     partial = [(start * tile, min(end * tile, length)) for start, end, cut in parts if cut]
     return parts[0][0] * tile, min(parts[-1][1] * tile, length), partial
-
-
-def block_bounds(values: Tensor, tile: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Minimum, maximum and whether any is NaN, by blocks of `tile` positions; NaN takes no part in the first two."""
-    values = values.flatten().expand(length)
-    lost = values.isnan()
-    ends = _ends(values.dtype)
-    low = _blocks(values.masked_fill(lost, ends[1]), tile, ends[1]).amin(-1)
-    high = _blocks(values.masked_fill(lost, ends[0]), tile, ends[0]).amax(-1)
-    return low, high, _blocks(lost, tile, False).any(-1)
-
-
-def _ends(dtype: torch.dtype) -> tuple[float, float] | tuple[bool, bool]:
-    if dtype == torch.bool:
-        return False, True
-    if dtype.is_floating_point:
-        return -torch.inf, torch.inf
-    return torch.iinfo(dtype).min, torch.iinfo(dtype).max
-
-
-def _blocks(values: Tensor, tile: int, rest: float | bool) -> Tensor:
-    """[N] as [blocks, tile], filled up with `rest`."""
-    count = -(-values.numel() // tile)
-    padded = values.new_full((count * tile,), rest)
-    padded[: values.numel()] = values
-    return padded.view(count, tile)
 
 
 def hold(index: Tensor, table: Tensor, dim: int) -> Tensor:
@@ -215,10 +183,10 @@ def refuse_outside(wrong: Tensor, reads: Sequence[tuple[str, Tensor, int, Tensor
         if seen.numel():
             low, high = int(seen.min()), int(seen.max())
             place = str(low) if low == high else f"{low} to {high}"
-            raise InputError(
-                f"`{name}` has size {size} in dimension {dim}, but is read at {place}",
-                hint="hide these pairs in `mask`, or clamp the index",
-            )
+            message = f"`{name}` has size {size} in dimension {dim}, but is read at {place}"
+            error = InputError(message, hint="hide these pairs in `mask`, or clamp the index")
+            error.capture = name
+            raise error
     raise InputError("an int is divided by 0 at a visible pair", hint="hide this pair in `mask`")
 
 

@@ -1,6 +1,6 @@
-"""Which tiles a mask visits, for given lengths, captures and parameters: row by row, never all at once.
+"""Which tiles a mask visits, for given lengths, captures and parameters.
 
-The rows come from the same printed test that the kernels run, so what a report counts is what a kernel does.
+They come from the same printed rules that the kernels go by, so what a report counts is what a kernel does.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from torch import Tensor
 
 from attncc.analysis import TileTest, depends
 from attncc.emit import reads_of, render_tile_test
+from attncc.ir import TRUE, Expr
 from attncc.runtime.build import build
+from attncc.runtime.tables import FULL, PARTIAL, SKIP
+from attncc.runtime.visited import Tiles
 
-SKIP, PARTIAL, FULL = 0, 1, 2
+__all__ = ["FULL", "PARTIAL", "SKIP", "Sizes", "TileCount", "TileRow", "count_tiles", "differs_by", "tile_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +74,18 @@ def tile_rows(
     captures: Mapping[str, Tensor],
     b: int = 0,
     h: int = 0,
+    *,
+    mask: Expr = TRUE,
 ) -> Iterator[TileRow]:
-    """The rows of tiles of one sequence and head, from the first queries to the last."""
-    tables, names = reads_of(test)
-    known = tuple((name, captures[name].dim(), str(captures[name].dtype).removeprefix("torch.")) for name in tables)
-    walk = build(render_tile_test(test, known), "rows")
-    device = captures[tables[0]].device if tables else torch.device("cpu")
-    given = ([parameters[name] for name in names], [captures[name].detach() for name in tables])
-    whole = (sizes.batch, sizes.heads, sizes.q_len, sizes.kv_len)
-    count = -(-sizes.kv_len // tile_kv)
-    if count == 0:
+    """The rows of tiles of one sequence and head, from the first queries to the last; with a mask, refined by it."""
+    if sizes.kv_len == 0:
         return
-    for q0, q1, visit, full in walk(whole, tile_q, tile_kv, *given, b, h, device):
-        seen, whole_tile = (torch.as_tensor(t).flatten().cpu().expand(count) for t in (visit, full))
-        yield TileRow(q0, q1, seen.to(torch.int8) + (seen & whole_tile))
+    visited = _tiles(test, sizes, tile_q, tile_kv, parameters, captures, mask)
+    for q0, row in visited.rows(b, h):
+        classes = torch.zeros(visited.grid.columns, dtype=torch.int8)
+        for start, end, cut in row:
+            classes[start:end] = PARTIAL if cut else FULL
+        yield TileRow(q0, min(q0 + tile_q, sizes.q_len), classes)
 
 
 def count_tiles(
@@ -94,16 +95,46 @@ def count_tiles(
     tile_kv: int,
     parameters: Mapping[str, int],
     captures: Mapping[str, Tensor],
+    *,
+    mask: Expr = TRUE,
 ) -> TileCount:
-    """The number of tiles of each class, over all (b, h) that differ."""
-    counts = torch.zeros(3, dtype=torch.int64)
+    """The number of tiles of each class, over all (b, h) that differ; with a mask, refined by it."""
+    if sizes.q_len == 0 or sizes.kv_len == 0:
+        return TileCount(0, 0, 0, 1)
+    visited = _tiles(test, sizes, tile_q, tile_kv, parameters, captures, mask)
     batches, heads = (size if differs_by(test, axis) else min(size, 1) for axis, size in _axes(sizes))
-    for b in range(batches):
-        for h in range(heads):
-            for row in tile_rows(test, sizes, tile_q, tile_kv, parameters, captures, b, h):
-                counts += torch.bincount(row.classes, minlength=3)
-    skipped, partial, full = counts.tolist()
-    return TileCount(skipped, partial, full, batches * heads)
+    counted = [count_one(visited, b, h) for b in range(batches) for h in range(heads)]
+    partial, full = (sum(each[i] for each in counted) for i in range(2))
+    total = batches * heads * visited.grid.rows * visited.grid.columns
+    return TileCount(total - partial - full, partial, full, batches * heads)
+
+
+def count_one(visited: Tiles, b: int, h: int) -> tuple[int, int]:
+    """How many partial and full tiles one sequence and head has."""
+    partial = full = 0
+    for runs in visited.pieces(b, h):
+        widths = runs.end - runs.start
+        partial += int(widths[runs.kind == PARTIAL].sum())
+        full += int(widths[runs.kind == FULL].sum())
+    return partial, full
+
+
+def _tiles(
+    test: TileTest,
+    sizes: Sizes,
+    tile_q: int,
+    tile_kv: int,
+    parameters: Mapping[str, int],
+    captures: Mapping[str, Tensor],
+    mask: Expr,
+) -> Tiles:
+    """The tiles of a call by the same rules that kernels go by."""
+    tables, names = reads_of(test, mask)
+    known = tuple((name, captures[name].dim(), str(captures[name].dtype).removeprefix("torch.")) for name in tables)
+    rules = build(render_tile_test(test, known, mask), "tiles")
+    given = [captures[name] for name in tables], [parameters[name] for name in names]
+    whole = (sizes.batch, sizes.heads, sizes.q_len, sizes.kv_len)
+    return Tiles(rules, whole, tile_q, tile_kv, *given, tuple(range(len(tables))), mask is not TRUE)
 
 
 def differs_by(test: TileTest, axis: str) -> bool:

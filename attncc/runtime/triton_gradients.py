@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from attncc.emit.triton.program import TritonProgram
 from attncc.errors import InternalError
 from attncc.runtime.triton_kernel import Kernel
-from attncc.runtime.triton_tables import SIZES, Lister
+from attncc.runtime.triton_tables import SIZES, Lister, values_of
 from attncc.runtime.triton_values import Values, pointer
 from attncc.schedule import Gradients
 
@@ -105,7 +105,7 @@ class Backward:
         count = -(-q_len // tile) + kv_tiles - 1
         own = [self.empty(batch, heads, count, 2, tile) for _ in self.program.variant.diagonal_sums]
         judged = lister.statistics(kernel, self.captures, self.parameters, self.values)
-        kernel.run(count * batch * heads, {**self.values, **_sums(own), **judged})
+        kernel.run(count * batch * heads, {**self.values, **_sums(own), **values_of(judged)})
         first = kv_tiles * tile - (kv_len - 1)
         found = []
         for each in own:  # tile d holds the distances from (d - kv_tiles) * tile, and overlaps the next by half

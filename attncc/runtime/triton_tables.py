@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from attncc.analysis.statistics import Statistic
 from attncc.emit.triton.program import TritonProgram
 from attncc.emit.triton.visits import TABLE_POINTERS, table_axes
 from attncc.runtime.triton_kernel import Kernel
 from attncc.runtime.triton_values import Values, pointer
+from attncc.runtime.watch import Watch, watch
 
 #: Tables that a pass remembers; a training step with one mask per batch needs one.
 MAX_TABLES: Final = 16
@@ -45,26 +45,25 @@ class Lister:
         shapes = ((rows,), (rows, walked)) * 2
         tensors = tuple(torch.empty(shape, dtype=torch.int32, device=self.device) for shape in shapes)
         own = dict(zip(TABLE_POINTERS, map(pointer, tensors), strict=True))
-        judged = self.statistics(kernel, captures, parameters, values)
-        kernel.run(rows, {**values, **own, **judged, "table_heads": heads if by_head else 1})
+        given = {**values, **own, "table_heads": heads if by_head else 1}
+        known = self.statistics(kernel, captures, parameters, values)
+        ascend = ascending(known, "q" if name == "backward_kv" else "kv", rows // owned, given["table_heads"])
+        filled = {**given, **values_of(known), "ascending_ptr": None if ascend is None else pointer(ascend)}
+        kernel.run(rows, filled)
+        if f"refine_{name}" in self.program.lists:
+            self.kernels[f"list_refine_{name}"].run(rows, given)
         return Filled(own, tensors)
 
     def statistics(
         self, kernel: Kernel, captures: Sequence[Tensor], parameters: Sequence[int], values: Values
-    ) -> Values:
+    ) -> list[Judged]:
         """What tile tests need of captured tensors, for the tiles of a kernel."""
         statistics = self.program.variant.test.statistics
         if not statistics or self.compute is None:
-            return {}
-        sizes = [values[size] for size in SIZES]
-        found = self.compute(captures, parameters, *sizes, self.device)
-        filled: Values = {"keep": []}
-        for statistic, each in zip(statistics, found, strict=True):
-            tile = kernel.tile_q if statistic.axis == "q" else kernel.tile_kv
-            length = values["q_len"] if statistic.axis == "q" else values["kv_len"]
-            made = statistic_values(statistic, each, tile, length)
-            filled |= made | {"keep": [*filled["keep"], *made["keep"]]}
-        return filled
+            return []
+        found = self.compute(captures, parameters, *(values[size] for size in SIZES), self.device)
+        sides = {"q": (kernel.tile_q, values["q_len"]), "kv": (kernel.tile_kv, values["kv_len"])}
+        return [judged(s, each, *sides[s.axis]) for s, each in zip(statistics, found, strict=True)]
 
     @property
     def reads_captures(self) -> bool:
@@ -75,19 +74,11 @@ class Lister:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A table: its tensors, and the values by which kernels find them."""
+    """A table: its tensors, the values by which kernels find them, and the captures from which it was made."""
 
     values: Values
     tensors: tuple[Tensor, ...]
-    captures: tuple[Any, ...] = ()
-    versions: tuple[int, ...] = ()
-
-    def serves(self, captures: Sequence[Tensor], versions: tuple[int, ...] | None) -> bool:
-        """Whether these are the captures from which it was made, unchanged."""
-        return versions == self.versions and all(
-            not known[0].expired() and known[0].cdata == now[0].cdata and known[1:] == now[1:]
-            for known, now in zip(self.captures, map(_storage, captures), strict=True)
-        )
+    seen: Watch | None = None
 
 
 @dataclass
@@ -103,53 +94,72 @@ class Tables:
         key = (lister.program.variant.aligned, name, *(values[size] for size in SIZES), *parameters)
         reads = lister.reads_captures
         watched = captures if reads else ()
-        versions = _versions(watched)
         capturing = lister.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         known = self.filled.get(key)
-        if known is not None and not (reads and capturing) and known.serves(watched, versions):
+        if known is not None and not (reads and capturing) and known.seen is not None and known.seen.holds(watched):
             return known.values
+        seen = watch(watched)
         made = lister.list_tiles(name, captures, parameters, values)
-        if versions is not None and not capturing:
+        if seen is not None and not capturing:
             if len(self.filled) >= MAX_TABLES:
                 self.filled.pop(next(iter(self.filled)), None)
-            storages = tuple(map(_storage, watched))
-            self.filled[key] = Filled(made.values, made.tensors, storages, versions)
+            self.filled[key] = Filled(made.values, made.tensors, seen)
         return made.values
 
 
-def _storage(capture: Tensor) -> tuple[Any, ...]:
-    """What tells a capture from others: its memory, held weakly so that no later tensor can take its place, and how it
-    is laid out there. Python's tensors come and go, and are no guide."""
-    memory = StorageWeakRef(capture.untyped_storage())  # type: ignore[no-untyped-call]  # torch's
-    return memory, capture.dtype, capture.storage_offset(), tuple(capture.shape), capture.stride()
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A statistic over tiles, [B or 1, Hq or 1, tiles]: minimum, maximum, for a Float whether any is NaN."""
+
+    statistic: Statistic
+    low: Tensor
+    high: Tensor
+    lost: Tensor | None
+
+    @property
+    def values(self) -> Values:
+        """The arguments of kernels."""
+        number, strides = self.statistic.number, self.low.stride()
+        values: Values = {
+            f"statistic_min:{number}:0": pointer(self.low),
+            f"statistic_max:{number}:0": pointer(self.high),
+        }
+        if self.lost is not None:
+            values[f"statistic_nan:{number}:0"] = pointer(self.lost)
+        for d in range(2):
+            values[f"statistic_stride:{number}:{d}"] = 0 if self.low.shape[d] == 1 else strides[d]
+        return values
 
 
-def _versions(captures: Sequence[Tensor]) -> tuple[int, ...] | None:
-    """How often each capture was written in place; None where torch does not count."""
-    if any(capture.is_inference() for capture in captures):
-        return None
-    return tuple(capture._version for capture in captures)
-
-
-def statistic_values(statistic: Statistic, found: Tensor, tile: int, length: int) -> Values:
+def judged(statistic: Statistic, found: Tensor, tile: int, length: int) -> Judged:
     """Minima and maxima over tiles of an expression's values, which broadcast to [B, Hq, Lq, 1] or [B, Hq, 1, Lkv]."""
-    number, axis = statistic.number, statistic.axis
+    axis = statistic.axis
     line = found.reshape((1,) * (4 - found.dim()) + tuple(found.shape))
     line = line.squeeze(3 if axis == "q" else 2) if line.shape[3 if axis == "q" else 2] == 1 else line
     line = line.expand(*line.shape[:2], length)
     count = -(-length // tile)
     lost = line.isnan() if line.is_floating_point() else None
-    lows, highs = _block_bounds(line, count, tile, lost)
-    values: Values = {f"statistic_min:{number}:0": pointer(lows), f"statistic_max:{number}:0": pointer(highs)}
-    values["keep"] = [lows, highs]
-    if lost is not None:
-        padded = torch.nn.functional.pad(lost, (0, count * tile - length))
-        nan = padded.view(*line.shape[:2], count, tile).any(-1)
-        values[f"statistic_nan:{number}:0"] = pointer(nan)
-        values["keep"].append(nan)
-    for d in range(2):
-        values[f"statistic_stride:{number}:{d}"] = 0 if lows.shape[d] == 1 else lows.stride(d)
-    return values
+    low, high = _block_bounds(line, count, tile, lost)
+    if lost is None:
+        return Judged(statistic, low, high, None)
+    padded = torch.nn.functional.pad(lost, (0, count * tile - length))
+    return Judged(statistic, low, high, padded.view(*line.shape[:2], count, tile).any(-1))
+
+
+def values_of(found: Sequence[Judged]) -> Values:
+    """The arguments by which kernels read statistics; they hold while these are kept."""
+    return {key: value for each in found for key, value in each.values.items()}
+
+
+def ascending(found: Sequence[Judged], axis: str, tables: int, heads: int) -> Tensor | None:
+    """For each of `tables` whether all statistics of an axis never fall from one tile to the next, bool on the device;
+    None where there are none. Nothing waits for it: the kernel that lists tiles reads it."""
+    flags: Tensor | None = None
+    for each in (judged for judged in found if judged.statistic.axis == axis):
+        for ends in (each.low, each.high):
+            rises = (ends[..., 1:] >= ends[..., :-1]).all(-1)
+            flags = rises if flags is None else flags & rises
+    return None if flags is None else flags.expand(tables // heads, heads).contiguous()
 
 
 def _block_bounds(line: Tensor, count: int, tile: int, lost: Tensor | None) -> tuple[Tensor, Tensor]:

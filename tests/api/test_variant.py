@@ -300,3 +300,11 @@ def test_bound_values_are_defaults():
     agree(variant.bind(slopes=SLOPES, window=3)(q, k, v), variant(q, k, v, slopes=SLOPES, window=3))
     with pytest.raises(InputError, match="`windowed_alibi` has no captured tensor or parameter `x`"):
         variant.bind(x=1)
+
+
+def test_an_error_names_the_capture_of_its_own_definition_where_kernels_are_shared():
+    q, k, v = inputs(q=(1, 1, 5, 8), kv_heads=1)
+    for name in ("first", "second"):
+        text = f"attention x:\n  capture {name}: float[_]\n  score = score + {name}[kv_idx]\n"
+        with pytest.raises(InputError, match=f"`{name}` has size 3 in dimension 0, but is read at 3 to 4"):
+            attncc.loads(text)(q, k, v, **{name: torch.zeros(3)})

@@ -74,9 +74,9 @@ def _meet(barrier: re.Match[str], operands: list[Tensor], is_pure: bool) -> Tens
     number, threads = (_constant(text, operands) for text in numbers)
     if operands[0].values.size > 32 * me.warps:
         raise Fault("barrier", f"a barrier met twice by each of the {me.warps} warps of {me.name} {here()}")
-    if me.machine.named is None:
-        me.machine.named = NamedBarriers()
-    me.machine.named.meet(number, threads, waits=action == "sync")
+    if me.program.named is None:
+        me.program.named = NamedBarriers()
+    me.program.named.meet(number, threads, waits=action == "sync")
     return Tensor(np.zeros(operands[0].shape, np.int32), operands[0].dtype)
 
 

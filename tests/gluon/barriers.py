@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.gluon.machine import Clock, Fault, Machine, current, here, join
+from tests.gluon.machine import Clock, Fault, Program, current, here, join
 
 FIRST_FREE = 8  # Triton takes the named barriers from 0 on: the program, the switch loop, and one for each worker
 NAMED = 16
@@ -15,10 +15,10 @@ NAMED = 16
 class Mbarriers:
     """An array of mbarriers, which takes the name of the variable that it is bound to."""
 
-    def __init__(self, machine: Machine, count: int) -> None:
+    def __init__(self, program: Program, count: int) -> None:
         self.name = ""
         self.barriers: list[Mbarrier] = [Mbarrier(self, i) for i in range(count)]
-        machine.barriers += self.barriers
+        program.barriers += self.barriers
 
     def index(self, i: Any) -> Mbarrier:
         position = int(i)
@@ -82,11 +82,11 @@ class Mbarrier:
         if parity not in (0, 1):
             raise Fault("barrier", f"a wait for phase {parity} of {self.name}, which is not 0 or 1 {here()}")
         me = current()
-        me.machine.pause(f"the end of a phase of parity {parity}: {self.state()}", lambda: self.phase & 1 != parity)
+        me.machine.pause(lambda: f"a phase of parity {parity} to end: {self.state()}", lambda: self.phase & 1 != parity)
         join(me.clock, self.known)
 
     def state(self) -> str:
-        return f"{self.name} is in phase {self.phase}, {self.pending} of {self.count} arrivals and {self.missing} bytes short"
+        return f"{self.name} in phase {self.phase} lacks {self.pending} of {self.count} arrivals, {self.missing} bytes"
 
     def check_exit(self) -> None:
         if self.missing:
@@ -142,8 +142,10 @@ class NamedBarriers:
             barrier.generation += 1
             join(barrier.known, barrier.told)
         if waits:
-            short = f"named barrier {number} of {threads} threads"
-            me.machine.pause(short, lambda: barrier.generation != generation)
+            me.machine.pause(
+                lambda: f"named barrier {number}, which has {barrier.arrived} of {threads} threads",
+                lambda: barrier.generation != generation,
+            )
             join(me.clock, barrier.known)
 
     def _check(self, number: int, barrier: NamedBarrier, threads: int) -> None:

@@ -181,11 +181,11 @@ def static_assert(condition: Any, message: str = "") -> None:
 
 
 def program_id(axis: int) -> Tensor:
-    return Tensor(np.int32(current().machine.index[axis]), INT32)
+    return Tensor(np.int32(current().program.index[axis]), INT32)
 
 
 def num_programs(axis: int) -> Tensor:
-    return Tensor(np.int32(current().machine.shape[axis]), INT32)
+    return Tensor(np.int32(current().program.shape[axis]), INT32)
 
 
 def runtime_range(*bounds: Any, **hints: object) -> Iterator[Tensor]:
@@ -196,7 +196,7 @@ def runtime_range(*bounds: Any, **hints: object) -> Iterator[Tensor]:
 def allocate_shared_memory(dtype: Dtype, shape: Any, layout: object, value: Tensor | None = None) -> Any:
     size = sizes((list(shape),))
     if isinstance(layout, MBarrierLayout):
-        return Mbarriers(current().machine, size[0])
+        return Mbarriers(current().program, size[0])
     values, written = np.zeros(size, dtype.array), np.zeros(size, np.bool_)
     memory = Shared(Allocation(dtype, values, written), values, written)
     if value is not None:
@@ -215,13 +215,13 @@ def warp_specialize(
     if not len(workers) == len(worker_num_warps) == len(worker_num_regs):
         raise Fault("type", f"{len(workers)} workers, {worker_num_warps} warps, {worker_num_regs} registers {here()}")
     forked = [
-        machine.fork(name, int(warps), functools.partial(function, *given), me.clock)
+        machine.fork(me.program, name, int(warps), functools.partial(function, *given), me.clock)
         for name, warps, (function, given) in zip(names[1:], worker_num_warps, workers, strict=True)
     ]
     own, me.name = me.name, names[0]
     result = default(*arguments)
     me.check_exit()
-    machine.pause("its workers", lambda: all(worker.done for worker in forked))
+    machine.pause(lambda: "its workers", lambda: all(worker.done for worker in forked))
     me.name = own
     for worker in forked:
         join(me.clock, worker.clock)

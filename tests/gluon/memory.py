@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tests.gluon.barriers import Mbarrier
-from tests.gluon.machine import Clock, Fault, Partition, current, here
-from tests.gluon.values import BY_NAME, Array, Dtype, Flaw, Tensor, check_shape
+from tests.gluon.machine import Clock, Fault, Partition, Program, current, here
+from tests.gluon.values import BY_NAME, INT64, Array, Dtype, Flaw, Tensor, check_shape, tensor
 
 NOT_YET = math.inf
 
@@ -174,6 +174,18 @@ class Shared:
         return Flaw("uninitialised", f"what a {what} read from {self.name}, where nothing was written, {here()}")
 
 
+@dataclass(frozen=True)
+class BlockType:
+    """What a descriptor moves at a time."""
+
+    shape: list[int]
+    element_ty: Dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.element_ty.itemsize
+
+
 class Descriptor:
     """A tensor in global memory as the TMA sees it: an argument of a kernel.
 
@@ -202,16 +214,16 @@ class Descriptor:
         return self
 
     @property
-    def block_type(self) -> Descriptor:
-        return self
+    def block_type(self) -> BlockType:
+        return BlockType(self.block_shape, self.dtype)
 
     @property
-    def shape(self) -> list[int]:
-        return self.block_shape
+    def shape(self) -> tuple[Tensor, ...]:
+        return tuple(tensor(size) for size in self.base.shape)
 
     @property
-    def nbytes(self) -> int:
-        return math.prod(self.block_shape) * self.dtype.itemsize
+    def strides(self) -> tuple[Tensor, ...]:
+        return tuple(tensor(stride // self.base.itemsize).to(INT64) for stride in self.base.strides)
 
     def box(self, coordinates: list[Any]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Where a block lies in the tensor and which part of the block that is, both clipped."""
@@ -233,6 +245,7 @@ class Load:
     barrier: Mbarrier
     target: Shared
     access: Access
+    program: Program
     pace: float = 1.0
 
     def complete(self) -> None:
@@ -240,7 +253,7 @@ class Load:
         self.target.values[...] = 0
         self.target.values[part] = self.descriptor.base[inside]
         self.target.written[...] = True
-        self.access.time = self.barrier.receive(self.descriptor.nbytes, self.describe())
+        self.access.time = self.barrier.receive(self.descriptor.block_type.nbytes, self.describe())
 
     def describe(self) -> str:
         return f"{self.access.what} {self.access.where}"
@@ -255,6 +268,7 @@ class Store:
     source: Shared
     access: Access
     adds: bool
+    program: Program
     done: bool = False
     pace: float = 1.0
 
@@ -278,7 +292,7 @@ def start_load(descriptor: Descriptor, coordinates: list[Any], barrier: Mbarrier
     _check_dtype(descriptor, target)
     access = Access(target.values, "write", barrier, f"a TMA load to {target.name}", here())
     target.write(access)
-    me.machine.start(Load(descriptor, coordinates, barrier, target, access))
+    me.machine.start(Load(descriptor, coordinates, barrier, target, access, me.program))
 
 
 def start_store(descriptor: Descriptor, coordinates: list[Any], source: Shared, adds: bool = False) -> None:
@@ -291,7 +305,7 @@ def start_store(descriptor: Descriptor, coordinates: list[Any], source: Shared, 
     if flaw is not None:
         raise Fault(flaw.kind, flaw.reason)
     access = source.allocation.note(Access(source.values, "read", me, f"a TMA store from {source.name}", here()))
-    store = Store(descriptor, coordinates, source, access, adds)
+    store = Store(descriptor, coordinates, source, access, adds, me.program)
     me.stores.append(store)
     me.machine.start(store)
 
@@ -300,7 +314,7 @@ def wait_for_stores(pending: int) -> None:
     """Until all but the last `pending` stores of this partition have read their sources."""
     me = current()
     due = me.stores[: max(len(me.stores) - pending, 0)]
-    me.machine.pause(f"{len(due)} TMA stores", lambda: all(store.done for store in due))
+    me.machine.pause(lambda: f"{len(due)} TMA stores", lambda: all(store.done for store in due))
     for store in due:
         store.access.time = me.now
     me.stores = me.stores[len(due) :]

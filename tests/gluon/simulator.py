@@ -10,7 +10,7 @@ Fault names what is wrong and at which lines. The other files here are the parts
 - values: tensors and types; language, hopper, assembly: the functions that kernels call.
 
 Not modelled: layouts and registers (the compiler checks those), clusters, the speed of anything, and the order of warps
-within a partition. Programs of the grid run one after another.
+within a partition. Global memory has no clocks: what a program reads of another's, it finds in the drawn order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
-import itertools
 import linecache
 from collections.abc import Collection, Mapping
 from hashlib import sha256
@@ -49,12 +48,14 @@ def simulate(
     seed: int = 0,
     slow: Collection[str] = (),
     warps: int = 4,
+    resident: int = 2,
 ) -> None:
     """Run every program of a kernel. Raises Fault where the kernel is wrong.
 
     Arguments by name: Descriptor for a tensor descriptor, a dense array or Pointer for a pointer, numbers for the rest;
     arrays are written in place. Actors in `slow` move only when nobody else can: names of partitions' functions, with
-    their position in brackets if there are several ("consume[1]"), or "transfers" for the TMA.
+    their position in brackets if there are several ("consume[1]"), or "transfers" for the TMA. At most `resident`
+    programs of the grid run at a time, each of `warps` warps beside those that warp_specialize adds.
     """
     file = _file(text)
     kernel = _load(text)[entry]
@@ -62,9 +63,7 @@ def simulate(
     shape += (1,) * (3 - len(shape))
     constants = _constants(text, entry)
     given = {name: value if name in constants else _argument(value) for name, value in arguments.items()}
-    for index in itertools.product(*(range(n) for n in shape)):
-        machine = Machine(file, index, shape, f"{seed} {index}", slow, warps)
-        machine.run(entry, functools.partial(kernel, **given))
+    Machine(file, seed, slow, resident).run(entry, warps, functools.partial(kernel, **given), shape)
 
 
 def _argument(value: Any) -> Any:

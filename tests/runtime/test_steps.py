@@ -11,7 +11,6 @@ import torch
 from attncc.errors import InputError
 from attncc.runtime.steps import (
     add_at,
-    block_bounds,
     empty_like,
     gather,
     head_groups,
@@ -102,7 +101,11 @@ def check_steps(visit: torch.Tensor, full: torch.Tensor, tile: int, columns: int
     positions = torch.arange(length) // tile
     seen, cut = torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool)
     end = 0
-    for start, stop, partial in steps(visit, full, tile, columns, length):
+    kinds = itertools.groupby(enumerate(zip(visit.tolist(), full.tolist(), strict=True)), lambda each: each[1])
+    runs = [
+        (places[0][0], places[-1][0] + 1, not kind[1]) for kind, each in kinds if kind[0] and (places := list(each))
+    ]
+    for start, stop, partial in steps(runs, tile, columns, length):
         assert end <= start < stop <= length
         assert stop - start <= max(columns, tile)
         end = stop
@@ -112,16 +115,6 @@ def check_steps(visit: torch.Tensor, full: torch.Tensor, tile: int, columns: int
             cut[low:high] = True
     assert torch.equal(seen == 1, visit[positions])
     assert torch.equal(cut, (visit & ~full)[positions])
-
-
-def test_blocks_are_bounded_without_their_nans():
-    values = torch.tensor([3.0, float("nan"), 1.0, 5.0, float("nan")])
-    low, high, lost = block_bounds(values, 2, 5)
-    assert low.tolist() == [3.0, 1.0, torch.inf]
-    assert high.tolist() == [3.0, 5.0, -torch.inf]
-    assert lost.tolist() == [True, False, True]
-    low, high, _ = block_bounds(torch.tensor([True, False, True]), 2, 3)
-    assert (low.tolist(), high.tolist()) == ([False, True], [True, True])
 
 
 def test_gather_reads_as_indexing_does():

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from attncc.emit.gluon.language import descriptor_type, row_type
-from attncc.emit.gluon.visits import FULL_STEP, Steps
+from attncc.emit.gluon.visits import Steps
 from attncc.emit.kernel import Argument
 from attncc.emit.templates import fill
 from attncc.emit.triton.kernels import SIZES, Variant, draw_visits, range_roots, sum_arguments, table_arguments

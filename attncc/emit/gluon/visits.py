@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from attncc.emit.triton.visits import Visits, Walk, is_tabulated
 from attncc.analysis.bands import MaskShape
+from attncc.emit.triton.visits import Visits, Walk, is_tabulated
 
 #: What a step of the second loop is there.
 FULL_STEP = "(visited - partial_count)"

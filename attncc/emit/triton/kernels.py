@@ -1,4 +1,4 @@
-"""The kernels of a variant, drawn: forward, the two passes backward, and the tables of tiles.
+"""The kernels of a variant, drawn: forward, and the passes backward.
 
 Each function fills one template and names the arguments of its kernel in their order.
 """
@@ -11,7 +11,6 @@ from typing import Final
 
 from attncc.analysis.bands import Bands, MaskShape
 from attncc.analysis.shape import depends
-from attncc.analysis.statistics import Statistic
 from attncc.analysis.tiles import TileTest
 from attncc.emit.gradients import Derivatives
 from attncc.emit.kernel import Argument
@@ -32,8 +31,9 @@ from attncc.emit.triton.plan import (
     size,
     stride_arguments,
 )
-from attncc.emit.triton.visits import KEYS, QUERIES, TABLE_POINTERS, Visits, Walk, is_tabulated, visits
-from attncc.ir import KV_IDX, Q_IDX, TRUE, AttentionSpec, Expr, Op, Scalar, apply, param, substitute
+from attncc.emit.triton.statistics import statistics_of
+from attncc.emit.triton.visits import KEYS, QUERIES, Visits, Walk, is_tabulated, visits
+from attncc.ir import KV_IDX, Q_IDX, TRUE, AttentionSpec, Expr, Op, apply, param, substitute
 from attncc.ir.syntax import Level
 from attncc.passes import simplify
 from attncc.schedule import Problem
@@ -43,8 +43,6 @@ from attncc.schedule.triton import AnySchedule, TritonSchedule
 SIZES: Final = ("batch", "heads", "group", "q_len", "kv_len")
 #: q_idx - kv_idx, where indices are written along diagonals.
 DISTANCE: Final = param("distance")
-#: Tiles that a program of `list_tiles` looks at together.
-CHUNK: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,70 +286,6 @@ def backward_diagonal(variant: Variant, schedule: TritonSchedule, docstring: Seq
         }
     )
     return Drawn(values, _backward_arguments(variant, (), extra, ()))
-
-
-def statistics_of(
-    draft: Draft, test: TileTest, tiles: Mapping[str, str]
-) -> tuple[list[tuple[Argument, Role]], list[str]]:
-    """The arguments and the lines that read what a tile test needs of captured tensors, at the tiles named by axis."""
-    arguments = [pair for statistic in test.statistics for pair in _statistic_arguments(statistic)]
-    names = {str(p.value): f"stat{s.number}_{word}" for s in test.statistics for word, p in _words(s)}
-    draft.printer.leaves = {**draft.printer.leaves, **names}
-    return arguments, [_read_statistic(s, word, tiles[s.axis]) for s in test.statistics for word, _ in _words(s)]
-
-
-def list_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: bool, readable: bool) -> Drawn:
-    """The kernel that fills a table: for each tile of one axis, the tiles of the other that are visited."""
-    draft = Draft(variant.guarded, variant.problem, "triton/tiles", readable=readable)
-    test = variant.test
-    tables, reads = statistics_of(draft, test, {"q": "q_tile", "kv": "kv_tile"})
-    place = Place("body", EVERYTHING)
-    texts = draft.printer.print((place,), test.visit, test.full)
-    extra = [*draft.capture_arguments(test.visit, test.full), *tables]
-    lines = draft.printer.lines
-    values = common_values(draft, schedule, ("The tiles that a mask visits.",)) | {
-        "chunk": CHUNK,
-        "arguments": argument_lines(extra),
-        "owns_queries": owns_queries,
-        "owned": "queries" if owns_queries else "keys",
-        "walked": "keys" if owns_queries else "queries",
-        "body": [*reads, *lines["body"]],
-        "visit": texts[test.visit].text,
-        "full": texts[test.full].text,
-        "helpers": draft.helpers([*lines["body"], texts[test.visit].text, texts[test.full].text]),
-    }
-    arguments = [
-        *(pointer(name, "*i32") for name in TABLE_POINTERS),
-        *extra,
-        *map(size, ("table_heads", "batch", "heads", "q_len", "kv_len")),
-    ]
-    return Drawn(values, tuple(arguments))
-
-
-def _words(statistic: Statistic) -> tuple[tuple[str, Expr], ...]:
-    parts = (("min", statistic.least), ("max", statistic.largest), ("nan", statistic.nan))
-    return parts if statistic.expr.scalar is Scalar.FLOAT else parts[:2]
-
-
-def _statistic_arguments(statistic: Statistic) -> list[tuple[Argument, Role]]:
-    """Minima and maxima for each tile, as tensors [B or 1, Hq or 1, tiles]; a stride is 0 where all share a row."""
-    number = statistic.number
-    type_ = {Scalar.INDEX: "*i64", Scalar.FLOAT: "*fp32", Scalar.BOOL: "*i1"}[statistic.expr.scalar]
-    made = [
-        (Argument(f"stat{number}_{word}_ptr", "*i1" if word == "nan" else type_), Role(f"statistic_{word}", number))
-        for word, _ in _words(statistic)
-    ]
-    strides = [
-        (Argument(f"stat{number}_stride_{axis}", "i32"), Role("statistic_stride", number, d))
-        for d, axis in enumerate("bh")
-    ]
-    return made + strides
-
-
-def _read_statistic(statistic: Statistic, word: str, tile: str) -> str:
-    name = f"stat{statistic.number}"
-    at = f"b * {name}_stride_b + h * {name}_stride_h + {tile}"
-    return f"{name}_{word} = tl.load({name}_{word}_ptr + {at})"
 
 
 def _loop_values(

@@ -24,11 +24,11 @@ from attncc.emit.triton.kernels import (
     backward_pairs,
     backward_q,
     forward,
-    list_tiles,
     prepare,
 )
 from attncc.emit.triton.layout import prune, space, wrap, wrap_prose
 from attncc.emit.triton.plan import Drawn, Role
+from attncc.emit.triton.tables import list_tiles, refine_tiles
 from attncc.emit.triton.visits import is_tabulated
 from attncc.schedule.gluon import GluonSchedule
 from attncc.schedule.triton import AnySchedule, Schedules, TritonSchedule
@@ -76,6 +76,17 @@ def emit_list_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: bo
     )
 
 
+def emit_refine_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool) -> Emitted:
+    """The kernel that looks inside the partial tiles of a table."""
+    return _emit(
+        "refine",
+        schedule,
+        variant,
+        lambda readable: refine_tiles(variant, schedule, owns_queries=owns_queries, readable=readable),
+        entry="refine_tiles",
+    )
+
+
 def _emit(
     template: str,
     schedule: AnySchedule,
@@ -111,7 +122,8 @@ def _text(template: str, drawn: Drawn, gluon: bool) -> tuple[str, tuple[str, ...
 class TritonProgram:
     """Every kernel that a pass of a variant launches, and the part that torch computes.
 
-    `lists` are the kernels that fill tables of tiles, by the pass that reads them; `text` is the variant as `.attn`.
+    `lists` are the kernels that fill tables of tiles, by the pass that reads them, and after `refine_` those that look
+    inside tiles; `text` is the variant as `.attn`.
     """
 
     variant: Variant
@@ -176,4 +188,8 @@ def _lists(variant: Variant, passes: Mapping[str, Emitted]) -> dict[str, Emitted
         return {}
     walking = [name for name in passes if name not in ("prepare", "backward_diagonal")]
     owners = {name: name != "backward_kv" for name in walking}
-    return {n: emit_list_tiles(variant, passes[n].schedule, owns_queries=owns) for n, owns in owners.items()}
+    lists = {n: emit_list_tiles(variant, passes[n].schedule, owns_queries=owns) for n, owns in owners.items()}
+    if variant.problem.refine:
+        made = {n: emit_refine_tiles(variant, passes[n].schedule, owns_queries=owns) for n, owns in owners.items()}
+        lists |= {f"refine_{n}": emitted for n, emitted in made.items()}
+    return lists

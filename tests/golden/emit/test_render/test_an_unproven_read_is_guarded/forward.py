@@ -14,6 +14,7 @@ Schedule:
 import torch
 
 from attncc.runtime.steps import empty_like, gather, head_groups, hold, in_parallel, refuse_outside, steps
+from attncc.runtime.visited import AllTiles
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 256, 128
 SCORES = 1048576  # that one step holds
@@ -33,6 +34,7 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
     table_size_1 = torch.tensor(table.shape[1])
     common_negative = -table_size_0
     common_negative_2 = -table_size_1
+    visited = AllTiles((batch, heads, q_len, kv_len), TILE_Q, TILE_KV)
     groups = head_groups(q, k, TILE_Q, SCORES, owners=False, by_batch=False, by_head=False)
 
     def run(groups):
@@ -45,14 +47,14 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
             buffer = torch.empty(shape[0] * shape[1] * min(TILE_Q, q_len) * min(columns, kv_len), dtype=FLOAT, device=device)
             h = torch.arange(h_range.start, h_range.stop, device=device)[:, None, None]
             head_holds = (h < common_negative) | (h >= table_size_0)
-            for q0 in range(0, q_len, TILE_Q):
+            for q0, row in visited.rows(0, 0):
                 q1 = min(q0 + TILE_Q, q_len)
                 queries = (q_group[:, :, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
                 top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far
                 total = torch.zeros_like(top)  # sum of exp(score - top)
                 weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of exp(score - top) * value
                 q_idx = torch.arange(q0, q1, device=device)[:, None]
-                for kv0, kv1, partial in steps(True, True, TILE_KV, columns, kv_len):
+                for kv0, kv1, partial in steps(row, TILE_KV, columns, kv_len):
                     kv_idx = torch.arange(kv0, kv1, device=device)
                     tile = buffer[: queries.shape[0] * queries.shape[1] * (kv1 - kv0)].view(*queries.shape[:2], -1)
                     torch.bmm(queries, keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim).mT, out=tile)

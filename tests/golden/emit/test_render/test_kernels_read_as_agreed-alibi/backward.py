@@ -16,11 +16,34 @@ Schedule:
 import torch
 
 from attncc.runtime.steps import add_at, empty_like, head_groups, in_parallel, steps
+from attncc.runtime.tables import Rules
+from attncc.runtime.visited import Tiles
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 128, 64
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
 LOG2E = 1.4426950408889634  # weights are powers of 2, which are faster than those of e
+def tiles(sizes, captures, parameters, b, h):
+    """What tells the tiles of one sequence and head: statistics at each position, and tests of tiles by their ends."""
+    batch, heads, q_len, kv_len = sizes
+    window = torch.tensor(parameters[0])
+    device = torch.device("cpu")
+    def judge(q_min, q_max, kv_min, kv_max, extremes):
+        """Whether any pair of a tile may be visible, and whether all are."""
+        visit = (window > 0) & (kv_max + window > q_min) & (q_max >= kv_min)
+        full = (q_min >= kv_max) & (kv_min + window > q_max)
+        return visit, full
+
+    def reach(q_min, q_max, kv_min, kv_max, extremes):
+        """Along ascending keys: since when and until when tiles are visited, and are full."""
+        visit_since = (window > 0) & (kv_max + window > q_min)
+        visit_until = q_max >= kv_min
+        full_since = kv_min + window > q_max
+        full_until = q_min >= kv_max
+        return visit_since, visit_until, full_since, full_until
+
+    values = []
+    return Rules(device, values, judge, reach, exact=True)
 def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale):
     """Gradients of q, k, v, slopes, by recomputing the scores tile by tile."""
     (batch, heads, q_len, head_dim), (kv_len, value_dim) = q.shape, v.shape[2:]
@@ -30,6 +53,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
     grad_v = torch.zeros(v.shape, dtype=FLOAT, device=device)
     slopes = captures[0]
     window = torch.tensor(parameters[0])
+    visited = Tiles(tiles, (batch, heads, q_len, kv_len), TILE_Q, TILE_KV, captures, parameters)
     groups = head_groups(q, k, TILE_Q, SCORES, owners=True, by_batch=False, by_head=False)
 
     def run(groups):
@@ -45,10 +69,8 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
             grad_keys = grad_k[kv_b, kv_h].view(products, kv_len, head_dim)
             grad_values = grad_v[kv_b, kv_h].view(products, kv_len, value_dim)
             h = torch.arange(h_range.start, h_range.stop, device=device)[:, None, None]
-            kv_min = torch.arange(0, kv_len, TILE_KV, device=device)
-            kv_max = (torch.arange(0, kv_len, TILE_KV, device=device) + (TILE_KV - 1)).clamp(max=kv_len - 1)
             head_slopes = slopes[h]  # <string>:6
-            for q0 in range(0, q_len, TILE_Q):
+            for q0, row in visited.rows(0, 0):
                 q1 = min(q0 + TILE_Q, q_len)
                 queries = (q[b_range, h_range, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
                 rows = (b_range, h_range, slice(q0, q1))
@@ -62,11 +84,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
                 top = top.masked_fill(top == NEG_INF, -NEG_INF)  # a row without a visible key has weights 0
                 grad_queries = torch.zeros_like(queries)
                 q_idx = torch.arange(q0, q1, device=device)[:, None]
-                q_min = torch.tensor(q0)
-                q_max = torch.tensor(q1 - 1)
-                visit = (q_max >= kv_min) & (kv_max + window > q_min)
-                full = (q_min >= kv_max) & (kv_min + window > q_max)
-                for kv0, kv1, partial in steps(visit, full, TILE_KV, columns, kv_len):
+                for kv0, kv1, partial in steps(row, TILE_KV, columns, kv_len):
                     kv_idx = torch.arange(kv0, kv1, device=device)
                     tile_shape = (*queries.shape[:2], kv1 - kv0)  # [B * Hkv, G * rows, n]
                     tile = buffer[: tile_shape[0] * tile_shape[1] * tile_shape[2]].view(tile_shape)

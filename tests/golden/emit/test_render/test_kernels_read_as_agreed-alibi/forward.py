@@ -16,11 +16,34 @@ Schedule:
 import torch
 
 from attncc.runtime.steps import empty_like, head_groups, in_parallel, steps
+from attncc.runtime.tables import Rules
+from attncc.runtime.visited import Tiles
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 128, 64
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
 LOG2E = 1.4426950408889634  # weights are powers of 2, which are faster than those of e
+def tiles(sizes, captures, parameters, b, h):
+    """What tells the tiles of one sequence and head: statistics at each position, and tests of tiles by their ends."""
+    batch, heads, q_len, kv_len = sizes
+    window = torch.tensor(parameters[0])
+    device = torch.device("cpu")
+    def judge(q_min, q_max, kv_min, kv_max, extremes):
+        """Whether any pair of a tile may be visible, and whether all are."""
+        visit = (window > 0) & (kv_max + window > q_min) & (q_max >= kv_min)
+        full = (q_min >= kv_max) & (kv_min + window > q_max)
+        return visit, full
+
+    def reach(q_min, q_max, kv_min, kv_max, extremes):
+        """Along ascending keys: since when and until when tiles are visited, and are full."""
+        visit_since = (window > 0) & (kv_max + window > q_min)
+        visit_until = q_max >= kv_min
+        full_since = kv_min + window > q_max
+        full_until = q_min >= kv_max
+        return visit_since, visit_until, full_since, full_until
+
+    values = []
+    return Rules(device, values, judge, reach, exact=True)
 def forward(q, k, v, captures, parameters, scale, check_bounds):
     """out [B, H, Lq, Dv], lse [B, H, Lq] and each row's largest score and sum of exp(score - largest), for `backward`.
 
@@ -32,6 +55,7 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
     lse, largest, sums = (torch.empty(batch, heads, q_len, dtype=FLOAT, device=device) for _ in range(3))
     slopes = captures[0]
     window = torch.tensor(parameters[0])
+    visited = Tiles(tiles, (batch, heads, q_len, kv_len), TILE_Q, TILE_KV, captures, parameters)
     groups = head_groups(q, k, TILE_Q, SCORES, owners=False, by_batch=False, by_head=False)
 
     def run(groups):
@@ -43,21 +67,15 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
             columns = max(TILE_KV, SCORES // (shape[0] * shape[1] * TILE_Q))
             buffer = torch.empty(shape[0] * shape[1] * min(TILE_Q, q_len) * min(columns, kv_len), dtype=FLOAT, device=device)
             h = torch.arange(h_range.start, h_range.stop, device=device)[:, None, None]
-            kv_min = torch.arange(0, kv_len, TILE_KV, device=device)
-            kv_max = (torch.arange(0, kv_len, TILE_KV, device=device) + (TILE_KV - 1)).clamp(max=kv_len - 1)
             head_slopes = slopes[h]  # <string>:6
-            for q0 in range(0, q_len, TILE_Q):
+            for q0, row in visited.rows(0, 0):
                 q1 = min(q0 + TILE_Q, q_len)
                 queries = (q_group[:, :, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
                 top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far
                 total = torch.zeros_like(top)  # sum of exp(score - top)
                 weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of exp(score - top) * value
                 q_idx = torch.arange(q0, q1, device=device)[:, None]
-                q_min = torch.tensor(q0)
-                q_max = torch.tensor(q1 - 1)
-                visit = (q_max >= kv_min) & (kv_max + window > q_min)
-                full = (q_min >= kv_max) & (kv_min + window > q_max)
-                for kv0, kv1, partial in steps(visit, full, TILE_KV, columns, kv_len):
+                for kv0, kv1, partial in steps(row, TILE_KV, columns, kv_len):
                     kv_idx = torch.arange(kv0, kv1, device=device)
                     tile = buffer[: queries.shape[0] * queries.shape[1] * (kv1 - kv0)].view(*queries.shape[:2], -1)
                     torch.bmm(queries, keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim).mT, out=tile)

@@ -14,6 +14,7 @@ Schedule:
 import torch
 
 from attncc.runtime.steps import empty_like, head_groups, in_parallel, steps
+from attncc.runtime.visited import AllTiles
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 256, 128
 SCORES = 1048576  # that one step holds
@@ -27,6 +28,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
     grad_k = torch.zeros(k.shape, dtype=FLOAT, device=device)
     grad_v = torch.zeros(v.shape, dtype=FLOAT, device=device)
     bias = captures[0]
+    visited = AllTiles((batch, heads, q_len, kv_len), TILE_Q, TILE_KV)
     groups = head_groups(q, k, TILE_Q, SCORES, owners=True, by_batch=False, by_head=False)
 
     def run(groups):
@@ -41,7 +43,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
             flow_buffer = torch.empty(step_size, dtype=FLOAT, device=device)
             grad_keys = grad_k[kv_b, kv_h].view(products, kv_len, head_dim)
             grad_values = grad_v[kv_b, kv_h].view(products, kv_len, value_dim)
-            for q0 in range(0, q_len, TILE_Q):
+            for q0, row in visited.rows(0, 0):
                 q1 = min(q0 + TILE_Q, q_len)
                 queries = (q[b_range, h_range, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
                 rows = (b_range, h_range, slice(q0, q1))
@@ -54,7 +56,7 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
                 top = largest[rows].reshape(products, -1, 1)
                 top = top.masked_fill(top == NEG_INF, -NEG_INF)  # a row without a visible key has weights 0
                 grad_queries = torch.zeros_like(queries)
-                for kv0, kv1, partial in steps(True, True, TILE_KV, columns, kv_len):
+                for kv0, kv1, partial in steps(row, TILE_KV, columns, kv_len):
                     tile_shape = (*queries.shape[:2], kv1 - kv0)  # [B * Hkv, G * rows, n]
                     tile = buffer[: tile_shape[0] * tile_shape[1] * tile_shape[2]].view(tile_shape)
                     tile_keys = keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim)

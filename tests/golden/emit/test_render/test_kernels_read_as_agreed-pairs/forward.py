@@ -14,6 +14,7 @@ Schedule:
 import torch
 
 from attncc.runtime.steps import empty_like, head_groups, in_parallel, steps
+from attncc.runtime.visited import AllTiles
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 256, 128
 SCORES = 1048576  # that one step holds
@@ -29,6 +30,7 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
     out = empty_like(q, value_dim)
     lse, largest, sums = (torch.empty(batch, heads, q_len, dtype=FLOAT, device=device) for _ in range(3))
     bias = captures[0]
+    visited = AllTiles((batch, heads, q_len, kv_len), TILE_Q, TILE_KV)
     groups = head_groups(q, k, TILE_Q, SCORES, owners=False, by_batch=False, by_head=False)
 
     def run(groups):
@@ -39,13 +41,13 @@ def forward(q, k, v, captures, parameters, scale, check_bounds):
             shape, products = q_group.shape[:2], keys.shape[0] * keys.shape[1]  # [B, H] of this group; B * Hkv
             columns = max(TILE_KV, SCORES // (shape[0] * shape[1] * TILE_Q))
             buffer = torch.empty(shape[0] * shape[1] * min(TILE_Q, q_len) * min(columns, kv_len), dtype=FLOAT, device=device)
-            for q0 in range(0, q_len, TILE_Q):
+            for q0, row in visited.rows(0, 0):
                 q1 = min(q0 + TILE_Q, q_len)
                 queries = (q_group[:, :, q0:q1].to(FLOAT) * scale).reshape(products, -1, head_dim)  # [B * Hkv, G * rows, D]
                 top = queries.new_full((*queries.shape[:2], 1), NEG_INF)  # largest score of each row so far
                 total = torch.zeros_like(top)  # sum of exp(score - top)
                 weighted = queries.new_zeros(*queries.shape[:2], value_dim)  # sum of exp(score - top) * value
-                for kv0, kv1, partial in steps(True, True, TILE_KV, columns, kv_len):
+                for kv0, kv1, partial in steps(row, TILE_KV, columns, kv_len):
                     tile = buffer[: queries.shape[0] * queries.shape[1] * (kv1 - kv0)].view(*queries.shape[:2], -1)
                     torch.bmm(queries, keys[:, :, kv0:kv1].to(FLOAT).reshape(products, -1, head_dim).mT, out=tile)
                     score = tile.view(*shape, q1 - q0, kv1 - kv0)  # [B, H, rows, n]

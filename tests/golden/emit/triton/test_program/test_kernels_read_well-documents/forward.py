@@ -157,6 +157,7 @@ def list_tiles(
     stat1_max_ptr,
     stat1_stride_b,
     stat1_stride_h,
+    ascending_ptr,
     table_heads, q_len, kv_len,
 ):
     """List, for one tile of queries, the tiles of keys that hold a visible pair; in ascending order."""
@@ -171,9 +172,37 @@ def list_tiles(
     full_tiles = full_index_ptr + row.to(tl.int64) * walked_tiles
     partial_count = 0
     full_count = 0
-    for first in range(0, walked_tiles, CHUNK):
-        walked = first + tl.arange(0, CHUNK)
+    first = 0
+    last = walked_tiles
+
+    # along what ascends the tiles to visit lie between two bounds; each round finds them in a part 1 / CHUNK as wide
+    width = tl.where(tl.load(ascending_ptr + row // tiles), walked_tiles, 0)
+    last = walked_tiles - width
+    while width > 0:
+        part = tl.cdiv(width, CHUNK)
+        walked = first + part * (tl.arange(0, CHUNK) + 1) - 1
         exists = walked < walked_tiles
+        walked = tl.minimum(walked, walked_tiles - 1)
+        kv_tile = walked
+        kv_min = walked * TILE_KV
+        stat0_max = tl.load(stat0_max_ptr + b * stat0_stride_b + h * stat0_stride_h + kv_tile)
+        stat1_min = tl.load(stat1_min_ptr + b * stat1_stride_b + h * stat1_stride_h + q_tile)
+        before = tl.sum((exists & ((stat0_max >= stat1_min) == 0)).to(tl.int32), 0)
+        first += part * before
+        walked = last + part * (tl.arange(0, CHUNK) + 1) - 1
+        exists = walked < walked_tiles
+        walked = tl.minimum(walked, walked_tiles - 1)
+        kv_tile = walked
+        kv_min = walked * TILE_KV
+        stat0_min = tl.load(stat0_min_ptr + b * stat0_stride_b + h * stat0_stride_h + kv_tile)
+        stat1_max = tl.load(stat1_max_ptr + b * stat1_stride_b + h * stat1_stride_h + q_tile)
+        before = tl.sum((exists & (stat1_max >= stat0_min)).to(tl.int32), 0)
+        last += part * before
+        width = part - 1
+
+    for start in range(first, last, CHUNK):
+        walked = start + tl.arange(0, CHUNK)
+        exists = walked < last
         walked = tl.minimum(walked, walked_tiles - 1)
         kv_tile = walked
         kv_min = walked * TILE_KV

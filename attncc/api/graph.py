@@ -1,0 +1,188 @@
+"""Python functions inside what torch.compile compiles: the call stays in the graph, with all that they read.
+
+While torch.compile looks on, the functions are not read but followed by torch.compile itself, as those of its own
+FlexAttention are: every tensor, number and attribute that they touch becomes an input of the graph or is guarded. What
+stands in the graph is `OPERATOR` with a small graph of torch operations. Where the whole is lowered, or run, that small
+graph is traced like any other Python function and gives way to the operators of attncc.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+import torch._higher_order_ops
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from attncc.api.inputs import check_inputs
+from attncc.api.options import Options
+from attncc.api.program import Function
+from attncc.api.subgraph import run_subgraph
+from attncc.errors import InternalError
+from attncc.runtime.steps import empty_like
+
+#: What torch has for operators that take a graph. It is not public: without it, graphs break at Python functions.
+BASE: Final[Any] = getattr(torch._higher_order_ops, "BaseHOP", None)
+SIZES: Final = ("q_len", "kv_len", "batch", "heads")
+
+
+class Indexing(TorchFunctionMode):
+    """While torch.compile follows a function, a position that indexes a tensor stays a tensor: it has no value yet."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One call of a torch function."""
+        if func is torch.Tensor.__getitem__:
+            key = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if any(_is_position(part) for part in key):
+                return _element(args[0], key)
+        return func(*args, **(kwargs or {}))
+
+
+def _is_position(part: object) -> bool:
+    return isinstance(part, Tensor) and part.dim() == 0 and part.dtype != torch.bool
+
+
+def _element(tensor: Tensor, key: Sequence[Any]) -> Any:
+    """What `tensor[key]` is where some parts of the key are positions."""
+    given = sum(part is not None and part is not Ellipsis for part in key)
+    whole: list[Any] = []
+    for part in key:
+        whole += [slice(None)] * (tensor.dim() - given) if part is Ellipsis else [part]
+    rest = tensor[tuple(slice(None) if _is_position(part) else part for part in whole)]
+    kept = [part if _is_position(part) else None for part in whole if not isinstance(part, int)]
+    return torch.ops.aten.index(rest, kept)
+
+
+# torch has no types for its libraries
+_LIBRARY: Any = torch.library.Library("attncc", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define("argument(str name, *, ScalarType dtype, Device device) -> Tensor")
+_LIBRARY.define("meaning(Tensor q, Tensor k, Tensor v, Tensor score, Tensor? mask) -> (Tensor, Tensor, Tensor)")
+
+
+def _argument_fake(name: str, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.empty((), dtype=dtype, device=device)
+
+
+def _meaning_fake(q: Tensor, k: Tensor, v: Tensor, score: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    lse, largest = (torch.empty(q.shape[:3], dtype=wide, device=q.device) for _ in range(2))
+    return empty_like(q, v.shape[3]), lse, largest
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(output[2])
+
+
+def _never(ctx: Any, *_: object) -> Any:
+    raise InternalError("what torch.compile followed is run as it stands, instead of being lowered")
+
+
+torch.library.register_fake("attncc::argument", _argument_fake, lib=_LIBRARY)
+torch.library.register_fake("attncc::meaning", _meaning_fake, lib=_LIBRARY)
+torch.library.register_autograd("attncc::meaning", _never, setup_context=_setup, lib=_LIBRARY)
+
+
+def _operator() -> Any:
+    """The operator that takes a graph; None where torch has none."""
+    if BASE is None:
+        return None
+
+    class FunctionsOperator(BASE):  # type: ignore[misc]  # torch's
+        def __init__(self) -> None:
+            super().__init__("attncc_functions")
+
+        def __call__(self, subgraph: Any, *operands: Any, **options: Any) -> Any:
+            return run_subgraph(subgraph, operands, **options)
+
+    return FunctionsOperator()
+
+
+OPERATOR: Final = _operator()
+
+
+def is_followed() -> bool:
+    """Whether this torch's compiler can be told to follow functions; the first time, it is told."""
+    return _is_told()
+
+
+@functools.cache
+def _is_told() -> bool:
+    try:
+        from torch._dynamo.variables import higher_order_ops  # late: it takes seconds to import
+    except ImportError:
+        return False
+    table: Any = getattr(higher_order_ops, "_hop_name_to_variable_class", None)
+    base: Any = getattr(higher_order_ops, "BaseHOPVariable", None)
+    if OPERATOR is None or table is None or not hasattr(base, "create_wrapped_node"):
+        return False
+
+    class FunctionsVariable(base):  # type: ignore[misc]  # torch's
+        supports_aliasing = True  # q, k and v may be views of one tensor: the graph within is never run as it stands
+
+        def create_wrapped_node(self, *args: Any, **kwargs: Any) -> Any:
+            with Indexing():
+                return super().create_wrapped_node(*args, **kwargs)
+
+    table[OPERATOR.__name__] = FunctionsVariable
+    return True
+
+
+# As torch.compiler.assume_constant_result does, which would import the compiler.
+is_followed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's
+
+
+def attend_in_graph(
+    score_mod: Function | None,
+    mask_mod: Function | None,
+    q: Any,
+    k: Any,
+    v: Any,
+    scale: Any,
+    options: Options,
+    *,
+    name: str | None = None,
+    largest: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, its lse and, if they are asked for, the largest score of each row; for torch.compile alone."""
+    inputs = check_inputs(q, k, v, scale)
+
+    def followed(q: Tensor, k: Tensor, v: Tensor) -> Any:
+        score = _argument("score", torch.float64 if q.dtype == torch.float64 else torch.float32, q)
+        b, h, q_idx, kv_idx = [_argument(name, torch.int32, q) for name in ("b", "h", "q_idx", "kv_idx")]
+        mask = None
+        if score_mod is not None:
+            score = score_mod(score, b, h, q_idx, kv_idx, **_sizes(score_mod, 5, q))
+        if mask_mod is not None:
+            mask = mask_mod(b, h, q_idx, kv_idx, **_sizes(mask_mod, 4, q))
+        return torch.ops.attncc.meaning.default(q, k, v, _tensor(score, q), None if mask is None else _tensor(mask, q))
+
+    given = {"backend": options.backend, "block_m": options.block_m, "block_n": options.block_n}
+    more = {"deterministic": options.deterministic, "check_bounds": options.check_bounds}
+    found: tuple[Tensor, Tensor, Tensor] = OPERATOR(
+        followed, inputs.q, inputs.k, inputs.v, scale=scale, name=name, largest=largest, **given, **more
+    )
+    return found
+
+
+def _argument(name: str, dtype: torch.dtype, q: Tensor) -> Tensor:
+    found: Tensor = torch.ops.attncc.argument.default(name, dtype=dtype, device=q.device)
+    return found
+
+
+def _tensor(value: Any, q: Tensor) -> Tensor:
+    """What a function gave back: a plain number is the same for every pair."""
+    return value if isinstance(value, Tensor) else torch.full((), value, device=q.device)
+
+
+def _sizes(function: Any, count: int, q: Tensor) -> dict[str, Tensor]:
+    """What stands for the sizes that a function asks for after its positions."""
+    names = getattr(function, "sizes", None)  # of the gallery's
+    if names is None:
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return {}
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return {name: _argument(name, torch.int64, q) for name in names if name in SIZES}

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "attncc"
 FLOORS = {
     9: ("__init__", "__main__"),
     8: ("commands", "integrations"),
-    7: ("flex",),
+    7: ("flex", "measure"),
     6: ("api",),
     5: ("pipeline", "runtime", "reference", "report", "variants"),
     4: ("emit",),
@@ -43,6 +43,7 @@ LIBRARIES = {
     "variants": {"torch", "numpy"},
     "api": {"torch", "numpy"},
     "flex": {"torch", "numpy"},
+    "measure": {"torch", "triton", "flash_attn"},
     "commands": {"typer", "rich", "torch", "numpy", "safetensors"},
     "integrations": {"torch", "numpy", "transformers"},
 }

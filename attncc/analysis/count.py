@@ -8,14 +8,15 @@ the sequence are counted where the tensors are.
 
 from __future__ import annotations
 
-import itertools
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from attncc.analysis.bands import Bands, MaskShape, Range, Tabulated
-from attncc.analysis.compiled import function_of, names_of
-from attncc.analysis.runs import Line, Run, Unsolvable, runs
+from attncc.analysis.compiled import function_of, names_of, settled
+from attncc.analysis.lines import Line
+from attncc.analysis.runs import Run, Unsolvable, column_sums, runs
 from attncc.analysis.shape import reads_captures
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN
 from attncc.errors import UnsupportedError
@@ -26,7 +27,10 @@ from attncc.ir import KV_LEN, Expr, const
 TEST_COST: Final = 0.03
 ENTRY_COST: Final = 0.002
 TABLE_COST: Final = 20.0
-#: Rows with more tiles than this to test are counted one by one.
+ENDS: Final = tuple(str(end.value) for end in (Q_MIN, Q_MAX, KV_MIN, KV_MAX))
+LENGTHS: Final = ("q_len", "kv_len")
+#: Up to this many tiles are tested one by one; where more cannot be taken in pieces, rows are counted one by one.
+MAX_SINGLE: Final = 3
 MAX_OPEN: Final = 64
 
 
@@ -151,28 +155,49 @@ def _row(
         end = last if full_stop >= grid.kv_len else min(last, full_stop // grid.tile_kv)
         inner, end = (inner, end) if end > inner and full_stop > full_start else (last, last)
         full += end - inner
-        for index in itertools.chain(_from(first, inner), _from(end, last)):
-            kv_min = index * grid.tile_kv
-            visit, is_full = test(*tile, kv_min, min(kv_min + grid.tile_kv, grid.kv_len) - 1)
-            full += bool(is_full)
-            partial += bool((exact or visit) and not is_full)
+        for begin, until in ((first, inner), (end, last)):
+            whole, part = _tested(grid, tile, test, exact, begin, until)
+            full, partial = full + whole, partial + part
     return full, partial, reached
 
 
-def _from(first: Any, stop: Any) -> Iterator[Any]:
-    """first, first + 1, ... below stop; of lines only a few, since each of them may end their run."""
-    made, lines = 0, isinstance(first, Line) or isinstance(stop, Line)
-    while first < stop:
-        yield first
-        first, made = first + 1, made + 1
+def _tested(
+    grid: Grid, tile: tuple[Any, Any], test: Callable[..., Sequence[Any]], exact: bool, begin: Any, until: Any
+) -> tuple[Any, Any]:
+    """Full and partial tiles from begin to until by the tile test: a few one by one, more of them in pieces."""
+
+    def truths(column: Any) -> tuple[bool, bool]:
+        kv_min = column * grid.tile_kv
+        visit, is_full = test(*tile, kv_min, min(kv_min + grid.tile_kv, grid.kv_len) - 1)
+        return bool(is_full), bool((exact or visit) and not is_full)
+
+    if begin >= until:
+        return 0, 0
+    if until - begin > MAX_SINGLE:
+        try:
+            whole, part = column_sums(truths, begin, until)
+            return whole, part
+        except Unsolvable:
+            pass
+    full, partial, made = 0, 0, 0
+    lines = isinstance(begin, Line) or isinstance(until, Line)
+    while begin < until:
+        is_full, is_partial = truths(begin)
+        full, partial, begin, made = full + is_full, partial + is_partial, begin + 1, made + 1
         if lines and made > MAX_OPEN:
             raise Unsolvable
+    return full, partial
 
 
 def _with(values: Mapping[str, int], roots: Sequence[Expr]) -> Callable[..., Sequence[Any]]:
     """The roots as a function of q_min, q_max, kv_min and kv_max."""
-    ends = tuple(str(e.value) for e in (Q_MIN, Q_MAX, KV_MIN, KV_MAX))
-    others = [name for name in names_of(*roots) if name not in ends]
-    function = function_of(roots, (*ends, *others))
-    rest = tuple(values[name] for name in others)
-    return lambda *tile: function(*tile, *rest)
+    known = {name: values[name] for name in names_of(*roots) if name not in (*ENDS, *LENGTHS)}
+    function = _function(tuple(roots), tuple(known.items()))
+    lengths = tuple(values[name] for name in LENGTHS)
+    return lambda *tile: function(*tile, *lengths)
+
+
+@functools.lru_cache(maxsize=64)
+def _function(roots: tuple[Expr, ...], known: tuple[tuple[str, int], ...]) -> Callable[..., Sequence[Any]]:
+    """The roots, compiled for these parameters; kept, so that another length costs no more than its evaluation."""
+    return function_of([settled(root, dict(known)) for root in roots], (*ENDS, *LENGTHS))

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from attncc import __version__
+from attncc.commands.bench import bench
 from attncc.commands.cache import cache
 from attncc.commands.check import check
 from attncc.commands.compile import compile_ahead
@@ -21,10 +22,11 @@ from attncc.commands.prove import prove
 from attncc.commands.replay import replay
 from attncc.commands.show import show
 from attncc.commands.terminal import complain
+from attncc.commands.tune import tune
 from attncc.config import settings
 from attncc.errors import AttnccError
 
-VERBS = (demo, check, show, explain, plot, prove, diff, cost, compile_ahead, replay, info)
+VERBS = (demo, check, show, explain, plot, prove, diff, cost, compile_ahead, bench, tune, replay, info)
 
 EPILOG = """
 \b

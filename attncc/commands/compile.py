@@ -139,10 +139,10 @@ def _read_wanted(
 ) -> Wanted:
     return Wanted(
         _read_targets(target),
-        tuple(_choose(name, DTYPES, "--dtype") for name in _split(dtype, "--dtype")),
-        _read_sizes(head_dim, "--head-dim"),
-        () if value_dim is None else _read_sizes(value_dim, "--value-dim"),
-        tuple(_choose(name, {one: one for one in PASSES}, "--pass") for name in _split(passes, "--pass")),
+        tuple(choose_name(name, DTYPES, "--dtype") for name in split_names(dtype, "--dtype")),
+        read_sizes(head_dim, "--head-dim"),
+        () if value_dim is None else read_sizes(value_dim, "--value-dim"),
+        tuple(choose_name(name, {one: one for one in PASSES}, "--pass") for name in split_names(passes, "--pass")),
         _read_capture_dtypes(capture_dtype),
     )
 
@@ -291,23 +291,26 @@ def _name(row: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in (label["variant"], label["dtype"], label["head_dim"], row["entry"]))
 
 
-def _split(text: str, option: str) -> list[str]:
+def split_names(text: str, option: str) -> list[str]:
+    """Names separated by commas. Raises typer.BadParameter for an empty or a repeated one."""
     items = [item.strip() for item in text.split(",")]
     if not all(items) or len(set(items)) < len(items):
         raise typer.BadParameter(f"{text!r} should be different names, separated by commas", param_hint=option)
     return items
 
 
-def _choose(name: str, choices: dict[str, str], option: str) -> str:
+def choose_name(name: str, choices: dict[str, str], option: str) -> str:
+    """What a name, or its long form, stands for. Raises typer.BadParameter if it is none of the choices."""
     if name not in choices and name not in choices.values():
         raise typer.BadParameter(f"{name!r} is none of {', '.join(choices)}", param_hint=option)
     return choices.get(name, name)
 
 
-def _read_sizes(text: str, option: str) -> tuple[int, ...]:
-    if not all(item.isdecimal() and int(item) > 0 for item in _split(text, option)):
+def read_sizes(text: str, option: str) -> tuple[int, ...]:
+    """Sizes separated by commas. Raises typer.BadParameter for anything else."""
+    if not all(item.isdecimal() and int(item) > 0 for item in split_names(text, option)):
         raise typer.BadParameter(f"{text!r} should be sizes, separated by commas", param_hint=option)
-    return tuple(int(item) for item in _split(text, option))
+    return tuple(int(item) for item in split_names(text, option))
 
 
 def _read_capture_dtypes(options: list[str] | None) -> dict[str, str]:
@@ -318,7 +321,7 @@ def _read_targets(text: str | None) -> tuple[str, ...]:
     """The targets of the command line, of the settings, or of this machine. Raises InputError if there are none."""
     from attncc.runtime.triton_version import parse_target  # late: torch is imported with this room
 
-    found = settings().targets if text is None else tuple(_split(text, "--target"))
+    found = settings().targets if text is None else tuple(split_names(text, "--target"))
     if not found:
         found = _own_target()
     for name in found:

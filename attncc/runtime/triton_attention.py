@@ -62,7 +62,7 @@ class TritonPass:
         found = self.loaded.get((is_aligned, is_wide))
         if found is None:
             program = settle(self.programs(is_aligned, is_wide), self.device)
-            found = self.loaded[is_aligned, is_wide] = _load(program, self.device)
+            found = self.loaded[is_aligned, is_wide] = load_program(program, self.device)
         return found
 
     def forward(
@@ -189,7 +189,8 @@ class TritonPass:
         return self.tables.find(loaded.lister, name, captures, parameters, values)
 
 
-def _load(program: TritonProgram, device: torch.device) -> Loaded:
+def load_program(program: TritonProgram, device: torch.device) -> Loaded:
+    """A program's kernels built and loaded, under the schedules that it begins with."""
     kernels = {name: make_kernel(emitted, device) for name, emitted in program.passes.items()}
     kernels |= {f"list_{name}": make_kernel(emitted, device) for name, emitted in program.lists.items()}
     host: dict[str, Callable[..., Any]] = {}

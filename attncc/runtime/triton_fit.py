@@ -15,8 +15,9 @@ import torch
 from attncc.config import LOG
 from attncc.emit.kernel import TritonKernel
 from attncc.emit.triton.program import TritonProgram
-from attncc.errors import UnsupportedError
+from attncc.errors import AttnccError, UnsupportedError
 from attncc.runtime import launch, triton_build
+from attncc.runtime.tuned import with_winners
 from attncc.schedule.triton import ROWS
 
 #: Bytes of local memory for each thread that a float32 kernel may use.
@@ -28,11 +29,12 @@ Build = Callable[[TritonKernel, str], triton_build.Built]
 
 
 def settle(program: TritonProgram, device: torch.device) -> TritonProgram:
-    """The program under the schedules that fit a device; in the interpreter any does."""
+    """The program under the schedules that fit a device, tuned ones first; in the interpreter any does."""
     if device.type == "cpu":
         return program
     index: int | None = device.index
-    return settle_for(program, launch.target_of(torch.cuda.current_device() if index is None else index))
+    tuned = with_winners(program, torch.cuda.get_device_name(device))
+    return settle_for(tuned, launch.target_of(torch.cuda.current_device() if index is None else index))
 
 
 def settle_for(program: TritonProgram, target: str, build: Build = triton_build.build) -> TritonProgram:
@@ -62,6 +64,20 @@ def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -
         best = min(best, (excess, candidate), key=lambda pair: pair[0])
     LOG.warning("%s: %s spills %d bytes for each thread", program.variant.spec.name, name, best[0])
     return best[1]
+
+
+def misfit(program: TritonProgram, name: str, target: str, build: Build = triton_build.build) -> str | None:
+    """Why a pass cannot run under the first choices of a program; None where it can."""
+    for emitted in program.scheduled(name):
+        try:
+            built = build(emitted.kernel, target)
+        except AttnccError as error:
+            return error.message.splitlines()[0]
+        excess = _excess(built, program, emitted.kernel.gluon)
+        if excess:
+            taken = built.resources
+            return f"needs {taken.shared} bytes of shared memory" if excess == math.inf else f"spills {excess} bytes"
+    return None
 
 
 def _excess(built: triton_build.Built, program: TritonProgram, gluon: bool) -> float:

@@ -60,18 +60,18 @@ class TritonForward:
         out = torch.empty_permuted(self._shape, self._order, dtype=self._dtype, device=device)
         kept = torch.empty((3, self._padded), dtype=torch.float32, device=device)
         lse = torch.empty(self._rows, dtype=torch.float32, device=device) if with_lse else None
-        pointers: tuple[Any, ...]
+        pointers: list[Any]
         if self._by_address:
             first, step = kept.data_ptr(), self._padded * FLOAT
             rows = (first if lse is None else lse.data_ptr(), first + step, first + 2 * step)
-            pointers = (q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), *rows)
+            pointers = [q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), *rows]
         else:
-            pointers = (q, k, v, out, kept[0] if lse is None else lse, kept[1], kept[2])
+            pointers = [q, k, v, out, kept[0] if lse is None else lse, kept[1], kept[2]]
         arguments = self._arguments.copy()
         for place, i in self._places:
             arguments[place] = pointers[i]
         for place, i, descriptor in self._described:
-            arguments[place] = descriptor.at(pointers[i])  # descriptions are of addresses, on a GPU
+            arguments[place] = descriptor.at(pointers[i])
         for place, i in self._captures:
             arguments[place] = captures[i].data_ptr() if self._by_address else captures[i]
         if self._reads_table:

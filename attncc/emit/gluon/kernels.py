@@ -101,6 +101,7 @@ def backward_kv(variant: Variant, schedule: GluonSchedule, docstring: Sequence[s
         }
     )
     head, value = _widths(variant)
+    boxes: dict[str, tuple[int, ...]]
     boxes = {"q_desc": (schedule.tile_q, head), "k_desc": (ROWS, head), "v_desc": (ROWS, value)}
     boxes |= {"do_desc": (schedule.tile_q, value), "lse2_desc": (schedule.tile_q,), "delta_desc": (schedule.tile_q,)}
     boxes |= {"dk_desc": (ROWS, head), "dv_desc": (ROWS, value)}

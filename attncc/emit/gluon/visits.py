@@ -30,8 +30,8 @@ class Steps:
 
         It is counted in the name given, `total` or `partial_count`.
         """
-        named = (("partial_count", self.tiles.partial_count), ("full_count", self.tiles.full_count))
-        named = named[:1] if self.only_partial else named
+        counts = (("partial_count", self.tiles.partial_count), ("full_count", self.tiles.full_count))
+        named = [(name, text) for name, text in counts if name == "partial_count" or not self.only_partial]
         lines = [f"{name} = {text}" for name, text in named if text != name]
         lines += [f"{name} = {name}.to(tl.int32)" for name, _ in named if self.wide]
         if self.only_partial:

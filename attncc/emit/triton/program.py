@@ -76,7 +76,7 @@ def emit_list_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: bo
     )
 
 
-def emit_refine_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool) -> Emitted:
+def emit_refine_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: bool) -> Emitted:
     """The kernel that looks inside the partial tiles of a table."""
     return _emit(
         "refine",

@@ -177,7 +177,7 @@ def _codes(arguments: tuple[str, ...]) -> Iterator[str]:
     left = iter(parameters_of(arguments))
     for kind in arguments:
         code = next(left)
-        yield CODES[code] if code in CODES else "Q"
+        yield CODES.get(code, "Q")
         for _ in range(2 * rank_of(kind) if is_descriptor(kind) else 0):
             yield f"{SIZES[next(left)]}x"
     yield from ("Q" for _ in left)

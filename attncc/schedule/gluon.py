@@ -83,7 +83,6 @@ ROWS: Final[dict[str, dict[int, tuple[GluonSchedule, ...]]]] = {
     "backward_q": {
         64: (_backward(128, 128, 2), _backward(128, 64, 3)),
         128: (_backward(128, 128, 2), _backward(128, 64, 2)),
-        256: (_backward(128, 64, 2, 1),),
     },
     "backward_kv": {
         64: (_backward(64, 128, 3),),
@@ -99,7 +98,7 @@ def gluon_head_tile(dim: int) -> int:
 
 def choose_gluon_schedules(name: str, problem: Problem, target: Target) -> tuple[GluonSchedule, ...]:
     """The schedules that a pass may run under, best first; none where it has no Gluon kernel."""
-    if target.arch != ARCH or problem.dtype not in DTYPES or problem.tile_q or problem.tile_kv:
+    if not target.gluon or target.arch != ARCH or problem.dtype not in DTYPES or problem.tile_q or problem.tile_kv:
         return ()
     head, value = gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim)
     rows = ROWS.get(name, {}).get(max(head, value), ())

@@ -45,7 +45,7 @@ class Mbarrier:
 
     @property
     def name(self) -> str:
-        return f"{self.array.name}[{self.position}]"
+        return f"{self.array.name}[{self.position}]" if len(self.array.barriers) > 1 else self.array.name
 
     def init(self, count: int) -> None:
         if self.count:

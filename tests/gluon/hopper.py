@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from tests.gluon.barriers import Mbarrier
-from tests.gluon.language import GL, LIBDEVICE_NAMESPACE, PROPAGATE_NAN, MBarrierLayout, Namespace, constexpr
+from tests.gluon.language import GL, LIBDEVICE_NAMESPACE, TRITON_ONLY, MBarrierLayout, Namespace, constexpr
 from tests.gluon.machine import Fault, current, here
 from tests.gluon.memory import Descriptor, Shared, start_load, start_store, wait_for_stores
 from tests.gluon.pointers import Pointer
@@ -136,19 +136,19 @@ LANGUAGE: Final = Namespace("gl", **{**vars(GL), "_core": CORE, "nvidia": Namesp
 GLUON: Final = Namespace(
     "gluon", jit=jit, constexpr_function=lambda function: function, language=LANGUAGE, constexpr=constexpr
 )
+TL: Final = Namespace("tl", **{**vars(GL), **TRITON_ONLY, "__name__": "tl"})
 TRITON: Final = Namespace(
     "triton",
     jit=jit,
     cdiv=GL.cdiv,
-    language=LANGUAGE,
+    language=TL,
     experimental=Namespace("experimental", gluon=GLUON),
-    PropagateNan=PROPAGATE_NAN,
 )
 
 #: What a kernel's imports find.
 MODULES: Final[dict[str, Namespace]] = {
     "triton": TRITON,
-    "triton.language": LANGUAGE,
+    "triton.language": TL,
     "triton.language.extra": GL.extra,
     "triton.language.extra.libdevice": LIBDEVICE_NAMESPACE,
     "triton.experimental": TRITON.experimental,

@@ -88,7 +88,6 @@ FUNCTIONS: Final[dict[str, Callable[..., Array]]] = {
     "sqrt_rn": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "erf": _erf,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "fma": lambda a, b, c: a * b + c,
     "fdiv": np.divide,
     "div_rn": np.divide,
@@ -150,6 +149,18 @@ def reduce(x: Tensor, axis: int, combine_fn: Callable[[Tensor, Tensor], Tensor],
     return result if keep_dims else Tensor(result.values.squeeze(axis), result.dtype)
 
 
+def cumsum(x: Tensor, axis: int = 0) -> Tensor:
+    """Sums of everything up to each element; integers of fewer than 32 bits add up to int32."""
+    wide = x if x.dtype.is_float or x.dtype.primitive_bitwidth >= 32 else x.to(INT32)
+    return Tensor(wide.dtype.hold(np.cumsum(wide.values, axis)), wide.dtype)
+
+
+def dot(a: Tensor, b: Tensor, acc: Tensor | None = None, **hints: object) -> Tensor:
+    """The product of plain Triton, which waits for itself."""
+    product = np.matmul(a.values, b.values, dtype=np.float32)
+    return Tensor(product if acc is None else product + acc.values, FLOAT32)
+
+
 def expand_dims(x: Tensor, axis: int) -> Tensor:
     return Tensor(np.expand_dims(x.values, axis), x.dtype)
 
@@ -196,7 +207,8 @@ def runtime_range(*bounds: Any, **hints: object) -> Iterator[Tensor]:
 def allocate_shared_memory(dtype: Dtype, shape: Any, layout: object, value: Tensor | None = None) -> Any:
     size = sizes((list(shape),))
     if isinstance(layout, MBarrierLayout):
-        return Mbarriers(current().program, size[0])
+        array = Mbarriers(current().program, size[0])
+        return array if len(size) > 1 else array.index(0)
     values, written = np.zeros(size, dtype.array), np.zeros(size, np.bool_)
     memory = Shared(Allocation(dtype, values, written), values, written)
     if value is not None:
@@ -242,6 +254,17 @@ LAYOUTS: Final = (
 )
 TYPE_NAMES: Final = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
 
+#: What plain Triton has beside, for the kernels around those in Gluon.
+TRITON_ONLY: Final[dict[str, Any]] = {
+    "cumsum": cumsum,
+    "debug_barrier": nothing,
+    "dot": dot,
+    "range": runtime_range,
+    "sigmoid": _float_function(lambda x: 1 / (1 + np.exp(-x))),
+    "trans": lambda x: x.T,
+    "PropagateNan": PROPAGATE_NAN,
+}
+
 GL: Final = Namespace(
     "gl",
     **{TYPE_NAMES.get(dtype.name, dtype.name): dtype for dtype in DTYPES},
@@ -277,7 +300,6 @@ GL: Final = Namespace(
     num_warps=lambda: current().warps,
     permute=lambda x, *order: x.permute(*order),
     program_id=program_id,
-    PropagateNan=PROPAGATE_NAN,
     reduce=reduce,
     reduce_or=lambda x, axis: Tensor(np.bitwise_or.reduce(x.values, axis=int(axis)), x.dtype),
     reshape=lambda x, *shape: x.reshape(*shape),

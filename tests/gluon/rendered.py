@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from attncc import pipeline
 from attncc.emit import differentiable
 from attncc.emit.triton.program import Emitted
+from attncc.frontend import parse
 from attncc.ir import AttentionSpec
 from attncc.reference import reference, reference_scores
 from attncc.runtime import op
@@ -25,22 +27,27 @@ from attncc.schedule.gluon import GluonSchedule
 from attncc.variants.gallery import gallery
 from tests.gluon.simulator import Descriptor
 
-HOPPER: Final = Target("triton", "cuda", "sm_90")
+GALLERY: Final = Path(__file__).parents[2] / "examples" / "gallery"
+HOPPER: Final = Target("triton", "cuda", "sm_90", gluon=True)
 BATCH, HEADS, KV_HEADS = 1, 2, 1
 LOG2E: Final = math.log2(math.e)
 
 
 @dataclass(frozen=True)
 class Call:
-    """A gallery variant called with tensors of bfloat16 values: its kernels, their arguments, and what they should give."""
+    """A gallery variant called with tensors of bfloat16 values: its kernels, their arguments, what they should give."""
 
     name: str
     q_len: int
     head_dim: int = 64
 
     @cached_property
+    def written(self) -> AttentionSpec:
+        return parse((GALLERY / f"{self.name}.attn").read_text(encoding="utf-8"))
+
+    @cached_property
     def spec(self) -> AttentionSpec:
-        return pipeline.canonicalize(gallery()[self.name].spec)
+        return pipeline.canonicalize(self.written)
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -76,13 +83,11 @@ class Call:
         gradients = None if kernel == "forward" else Gradients(True, True, True, of_captures)
         q, k, v, *_ = self.tensors
         problem = op.problem_of((q, k, v, *self.captures), self.parameters, gradients, 0, 0)
-        lowered = pipeline.lower(gallery()[self.name].spec, problem, HOPPER)
+        lowered = pipeline.lower(self.written, problem, HOPPER)
         programs = lowered.triton_forward if gradients is None else lowered.triton_backward
         assert programs is not None
         program = programs(True, False)
         if schedule is not None:
-            from dataclasses import replace
-
             program = program.rescheduled(replace(program.schedules, **{kernel: schedule}))
         return program.passes[kernel]
 
@@ -124,7 +129,9 @@ class Call:
             if is_descriptor(argument.type):
                 box = [int(size) for size in argument.type.split("[")[1].split("]")[0].split(",")]
                 name = key.removesuffix("_desc")
-                base = values[f"{name}_ptr"].reshape(BATCH * HEADS, -1) if len(box) == 2 else tensors[name].float().numpy()
+                base = (
+                    values[f"{name}_ptr"].reshape(BATCH * HEADS, -1) if len(box) == 2 else tensors[name].float().numpy()
+                )
                 results = np.full_like(base, np.nan) if name in ("out", "dq", "dk", "dv") else base.copy()
                 given[argument.name] = Descriptor(results, box, "fp32" if len(box) == 2 else "bf16")
             elif role.kind in ("partial_count_ptr", "partial_index_ptr", "full_count_ptr", "full_index_ptr"):

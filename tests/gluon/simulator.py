@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tests.gluon.barriers import Mbarriers
+from tests.gluon.barriers import Mbarrier, Mbarriers
 from tests.gluon.hopper import MODULES
 from tests.gluon.language import runtime_range
 from tests.gluon.machine import Fault, Machine
@@ -137,6 +137,8 @@ def _bind(value: Any, name: str) -> Any:
         return tuple(_bind(part, "") for part in value)
     if isinstance(value, Mbarriers):
         value.name = value.name or name
+    elif isinstance(value, Mbarrier):
+        value.array.name = value.array.name or name
     elif isinstance(value, Shared) and not value.path:
         value.allocation.name = value.allocation.name or name
     return value

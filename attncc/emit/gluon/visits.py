@@ -1,4 +1,4 @@
-"""Which tiles the warps of a Gluon kernel visit, as text: every warp walks the same tiles, some that the mask cuts first.
+"""Which tiles the warps of a Gluon kernel visit, as text: all walk the same tiles, those that the mask cuts first.
 
 The tiles are those of the Triton kernels; here each step has one number, `visited`, whatever loop it belongs to.
 """

@@ -58,6 +58,18 @@ def pytest_report_header() -> str:
     return f"attncc: {SHARE:g} of the counts (ATTNCC_TEST_SHARE), seed {SEED}, hypothesis derandomized"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Of how many random cases nothing could be said: what tests recorded as `set aside`, (aside, tried), by file."""
+    counts: dict[str, list[tuple[int, int]]] = {}
+    for report in (report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)):
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name == "set aside":
+                counts.setdefault(report.nodeid.split("::")[0], []).append(value)
+    for file, found in sorted(counts.items()):
+        aside, tried = (sum(each) for each in zip(*found, strict=True))
+        terminalreporter.write_line(f"{file}: {aside} of {tried} random cases set aside ({aside / tried:.1%})")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("full") and SHARE < 1:
         pytest.skip("runs only with the full counts: make test-all")

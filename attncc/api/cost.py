@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from attncc import pipeline
-from attncc.analysis import depends, tile_test
+from attncc.analysis import depends
 from attncc.analysis.bands import summarize_mask
 from attncc.analysis.count import Grid, row_runs
 from attncc.api.program import Reading
@@ -75,8 +75,7 @@ def _one_head(
         found = row_runs(shape, grid, {**parameters, "b": b, "h": h, "batch": sizes.batch, "heads": sizes.heads})
     except UnsupportedError:
         full = masked = longest = 0
-        test = tile_test(mask)
-        for row in tiles.tile_rows(test, sizes, grid.tile_q, grid.tile_kv, parameters, captures, b, h):
+        for row in tiles.tile_rows(shape.test, sizes, grid.tile_q, grid.tile_kv, parameters, captures, b, h):
             whole, part = (int((row.classes == kind).sum()) for kind in (tiles.FULL, tiles.PARTIAL))
             full, masked, longest = full + whole, masked + part, max(longest, whole + part)
         return (full, masked, longest), TESTED

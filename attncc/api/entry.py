@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -29,6 +29,69 @@ def compile(score_mod: Function | None = None, mask_mod: Function | None = None,
     return Variant(spec, score_mod=score_mod, mask_mod=mask_mod)
 
 
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    score_mod: Function | None = ...,
+    mask_mod: Function | None = ...,
+    *,
+    name: str | None = ...,
+    scale: float | None = ...,
+    return_lse: Literal[False] = ...,
+    backend: str = ...,
+    block_m: int | None = ...,
+    block_n: int | None = ...,
+    deterministic: bool | None = ...,
+    check_bounds: bool | None = ...,
+    refine: bool | None = ...,
+    **captures_and_params: Any,
+) -> Tensor: ...
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    score_mod: Function | None = ...,
+    mask_mod: Function | None = ...,
+    *,
+    name: str | None = ...,
+    scale: float | None = ...,
+    return_lse: Literal[True],
+    backend: str = ...,
+    block_m: int | None = ...,
+    block_n: int | None = ...,
+    deterministic: bool | None = ...,
+    check_bounds: bool | None = ...,
+    refine: bool | None = ...,
+    **captures_and_params: Any,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    score_mod: Function | None = ...,
+    mask_mod: Function | None = ...,
+    *,
+    name: str | None = ...,
+    scale: float | None = ...,
+    return_lse: bool,
+    backend: str = ...,
+    block_m: int | None = ...,
+    block_n: int | None = ...,
+    deterministic: bool | None = ...,
+    check_bounds: bool | None = ...,
+    refine: bool | None = ...,
+    **captures_and_params: Any,
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
 def attention(
     q: Tensor,
     k: Tensor,
@@ -44,14 +107,15 @@ def attention(
     block_n: int | None = None,
     deterministic: bool | None = None,
     check_bounds: bool | None = None,
+    refine: bool | None = None,
     **captures_and_params: Any,
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """One call of `compile(score_mod, mask_mod)`, with the arguments of a call.
 
     What was compiled is remembered: new closures with the same code, in each training step say, cost only a look-up.
     """
     check_functions(score_mod, mask_mod)
-    options = options_of(backend, block_m, block_n, deterministic, check_bounds)
+    options = options_of(backend, block_m, block_n, deterministic, check_bounds, refine)
     if torch.compiler.is_dynamo_compiling() and not captures_and_params and is_followed():
         out, lse, _ = attend_in_graph(score_mod, mask_mod, q, k, v, scale, options, name=name)
         return (out, lse) if return_lse else out

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from attncc import pipeline
-from attncc.analysis import TileTest, depends, tile_test
+from attncc.analysis import TileTest, depends
 from attncc.analysis.bands import Bands, Dense, Range, Tabulated, summarize_mask
 from attncc.api.lowering import Call, backend_of, lowered
+from attncc.api.running import running
 from attncc.api.values import spell
+from attncc.emit import reads_of
 from attncc.ir import TRUE, AttentionSpec, Expr, Op, Scalar, postorder, print_expr, print_spec
 from attncc.passes import lift, simplify
 from attncc.report import explain as report
@@ -24,9 +26,12 @@ AXES = {"b": "batch", "h": "head", "q_idx": "query", "kv_idx": "key"}
 def explain_call(call: Call) -> report.Explanation:
     """What this call skips, computes and copies, and why."""
     found, spec = lowered(call), call.program.spec
-    counter = _Counter(call, found.schedule.tile_q, found.schedule.tile_kv)
+    runs = running(call, found)
+    tiles_of = runs[0].program.schedules.forward if runs else found.schedule
+    counter = _Counter(call, tiles_of.tile_q, tiles_of.tile_kv)
     reference = call.options.backend == "reference"
-    counted, bands = counter.count(found.tile_test), _bands(found.canonical.mask)
+    mask = found.canonical.mask if call.options.refine else TRUE
+    counted, bands = counter.count(found.tile_test, mask), _bands(found.canonical.mask)
     return report.Explanation(
         name=spec.name,
         text=print_spec(spec),
@@ -36,10 +41,11 @@ def explain_call(call: Call) -> report.Explanation:
         tiles=counted,
         bands=bands,
         statistics=_statistics(found.tile_test),
-        heads=counter.heads(found.tile_test) if "h" in depends(found.canonical.mask) else (),
+        table=tuple(_table(found.tile_test, counter, counted if call.options.refine else None)),
+        heads=counter.heads(found.tile_test, mask) if "h" in depends(found.canonical.mask) else (),
         conditions=tuple(_conditions(spec, counter)),
         captures=tuple(_captures(call, found)),
-        schedule=tuple(found.schedule.reasons),
+        schedule=tuple(dict.fromkeys(reason for each in runs for reason in each.reasons)) or found.schedule.reasons,
         copies=tuple(_copies(call)),
         deterministic=_determinism(reference),
         watched=_watched(call),
@@ -58,24 +64,28 @@ class _Counter:
         self.parameters = {p.name: value for p, value in zip(spec.parameters, call.parameters, strict=True)}
         self.captures = {c.name: tensor.detach() for c, tensor in zip(spec.captures, call.captures, strict=True)}
 
-    def count(self, test: TileTest) -> report.Tiles:
-        """All tiles of all batches and heads that differ."""
-        counts = tiles.count_tiles(test, self.sizes, self.tile_q, self.tile_kv, self.parameters, self.captures)
+    def count(self, test: TileTest, mask: Expr = TRUE) -> report.Tiles:
+        """All tiles of all batches and heads that differ; with a mask, after a look inside the partial ones."""
+        counts = tiles.count_tiles(test, *self.given, mask=mask)
         return report.Tiles(
             self.tile_q, self.tile_kv, counts.total, counts.full, counts.partial, counts.skipped, counts.groups
         )
 
-    def heads(self, test: TileTest) -> tuple[report.HeadTiles, ...]:
+    @property
+    def given(self) -> tuple[tiles.Sizes, int, int, dict[str, int], dict[str, Tensor]]:
+        """What tiles follow from beside their test."""
+        return self.sizes, self.tile_q, self.tile_kv, self.parameters, self.captures
+
+    def heads(self, test: TileTest, mask: Expr) -> tuple[report.HeadTiles, ...]:
         """The tiles of each head in the first batch; heads with equal counts stand together."""
         groups: dict[tuple[int, int, int], list[int]] = {}
         for head in range(min(self.sizes.heads, MAX_HEADS) if self.sizes.batch else 0):
-            groups.setdefault(self._one_head(test, head), []).append(head)
+            groups.setdefault(self._one_head(test, head, mask), []).append(head)
         return tuple(report.HeadTiles(tuple(heads), *counts) for counts, heads in groups.items())
 
-    def _one_head(self, test: TileTest, head: int) -> tuple[int, int, int]:
+    def _one_head(self, test: TileTest, head: int, mask: Expr) -> tuple[int, int, int]:
         visited = full = total = 0
-        sizes = (self.sizes, self.tile_q, self.tile_kv, self.parameters, self.captures)
-        for row in tiles.tile_rows(test, *sizes, b=0, h=head):
+        for row in tiles.tile_rows(test, *self.given, b=0, h=head, mask=mask):
             total += row.classes.numel()
             visited += int((row.classes != SKIP).sum())
             full += int((row.classes == FULL).sum())
@@ -128,6 +138,21 @@ def _statistics(test: TileTest) -> tuple[report.Statistic, ...]:
     )
 
 
+def _table(test: TileTest, counter: _Counter, refined: report.Tiles | None) -> Iterator[str]:
+    """How the table of tiles is made, where tiles follow from captured values."""
+    reads, _ = reads_of(test)
+    if reads:
+        yield f"made from {', '.join(reads)}, remembered until one of them changes in place"
+        facts = tiles.table_facts(test, *counter.given)
+        if facts.ascending is not None:
+            share = "all" if facts.ascending == facts.groups else f"{facts.ascending} of {facts.groups}"
+            yield f"what it reads along the keys ascends in {share}: there only a row's own neighbourhood is judged"
+    if refined is not None:
+        before = counter.count(test)
+        skipped, full = refined.skipped - before.skipped, refined.full - before.full
+        yield f"refine looked inside {before.masked:,} masked tiles: {skipped:,} are empty, {full:,} are full"
+
+
 def _conditions(spec: AttentionSpec, counter: _Counter) -> Iterator[report.Condition]:
     """The parts of the mask that must all hold, each with what it alone skips."""
     written = {simplify(expr): origin.span for expr, origin in spec.origins.items() if expr.scalar is Scalar.BOOL}
@@ -136,7 +161,7 @@ def _conditions(spec: AttentionSpec, counter: _Counter) -> Iterator[report.Condi
             continue
         simple = simplify(term)
         span = written.get(simple)
-        skips = counter.count(tile_test(simple)).skipped
+        skips = counter.count(pipeline.solved_test(simple)).skipped
         yield report.Condition(print_expr(term), span.place if span else None, span.text if span else None, skips)
 
 

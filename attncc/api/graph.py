@@ -160,7 +160,7 @@ def attend_in_graph(
         return torch.ops.attncc.meaning.default(q, k, v, _tensor(score, q), None if mask is None else _tensor(mask, q))
 
     given = {"backend": options.backend, "block_m": options.block_m, "block_n": options.block_n}
-    more = {"deterministic": options.deterministic, "check_bounds": options.check_bounds}
+    more = {"deterministic": options.deterministic, "check_bounds": options.check_bounds, "refine": options.refine}
     found: tuple[Tensor, Tensor, Tensor] = OPERATOR(
         followed, inputs.q, inputs.k, inputs.v, scale=scale, name=name, largest=largest, **given, **more
     )

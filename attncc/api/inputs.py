@@ -89,6 +89,8 @@ def check_scale(scale: object, head_dim: int) -> float:
     if isinstance(scale, Tensor):
         hint = "pass a float; for a learned scale multiply q by it, or write it into score_mod"
         raise InputError("`scale` is a tensor", hint=hint)
+    if isinstance(scale, torch.SymFloat) or (torch.compiler.is_dynamo_compiling() and isinstance(scale, float)):
+        return scale  # type: ignore[return-value]  # torch.compile may leave it open
     if isinstance(scale, bool) or not isinstance(scale, Real):
         raise InputError(f"`scale` must be a number, but is {kind_of(scale)}", hint=USUAL_SCALE)
     if not math.isfinite(scale):

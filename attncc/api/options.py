@@ -25,6 +25,7 @@ class Options:
     block_n: int | None = None
     deterministic: bool | None = None
     check_bounds: bool | None = None
+    refine: bool = False
 
     def checks_bounds(self, device: str) -> bool:
         """Whether an index outside a captured tensor raises an error: as asked, as set, or on the CPU."""
@@ -34,7 +35,12 @@ class Options:
 
 
 def check_options(
-    backend: object, block_m: object, block_n: object, deterministic: object, check_bounds: object
+    backend: object,
+    block_m: object,
+    block_n: object,
+    deterministic: object,
+    check_bounds: object,
+    refine: object = None,
 ) -> Options:
     """The options of a call. Raises InputError for a bad value, UnsupportedError for a back end that is not there."""
     return Options(
@@ -43,6 +49,7 @@ def check_options(
         _block("block_n", block_n),
         _switch("deterministic", deterministic),
         _switch("check_bounds", check_bounds),
+        _switch("refine", refine) or False,
     )
 
 

@@ -22,6 +22,7 @@ from attncc.api.options import check_options
 from attncc.api.program import Function, Reading, read_functions
 from attncc.errors import InternalError, UnsupportedError
 from attncc.frontend.reach import reach
+from attncc.frontend.reach_functions import example_of
 from attncc.ir import evaluate
 from attncc.runtime.eager import is_plain
 
@@ -100,8 +101,7 @@ def _example(value: Any) -> Any:
         one = torch.zeros((), dtype=value.dtype, device=value.device, requires_grad=value.requires_grad)
         return one.expand(sizes)  # it takes no memory
     if isinstance(value, torch.SymInt):
-        hint = value.node.hint
-        return int(value) if hint is None else int(hint)
+        return int(value) if value.node.hint is None else example_of(value)
     if isinstance(value, torch.SymFloat):
         return float(value)
     return bool(value) if isinstance(value, torch.SymBool) else value

@@ -21,7 +21,7 @@ KINDS = {
 CONVERSION = {Scalar.BOOL: "bool()", Scalar.INDEX: "long()", Scalar.FLOAT: "float()"}
 #: Other keywords of a call; a misspelled one is met here.
 ARGUMENTS = (
-    *("scale", "return_lse", "backend", "block_m", "block_n", "deterministic", "check_bounds"),
+    *("scale", "return_lse", "backend", "block_m", "block_n", "deterministic", "check_bounds", "refine"),
     *("score_mod", "mask_mod", "name"),
 )
 INT64 = range(-(2**63), 2**63)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from attncc.api.options import Options, check_options
 from attncc.api.pickling import frozen, travels
 from attncc.api.pictures import picture_of
 from attncc.api.program import Function, Program, Reading, program_of, read_functions
+from attncc.api.running import running
 from attncc.api.self_test import check
 from attncc.api.values import check_names
 from attncc.api.warm import attend, options_of
@@ -97,6 +98,60 @@ class Variant:
         check_names(self.spec, values)
         return Variant(self.spec, score_mod=self.score_mod, mask_mod=self.mask_mod, values={**self._values, **values})
 
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = ...,
+        return_lse: Literal[False] = ...,
+        backend: str = ...,
+        block_m: int | None = ...,
+        block_n: int | None = ...,
+        deterministic: bool | None = ...,
+        check_bounds: bool | None = ...,
+        refine: bool | None = ...,
+        **captures_and_params: Any,
+    ) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = ...,
+        return_lse: Literal[True],
+        backend: str = ...,
+        block_m: int | None = ...,
+        block_n: int | None = ...,
+        deterministic: bool | None = ...,
+        check_bounds: bool | None = ...,
+        refine: bool | None = ...,
+        **captures_and_params: Any,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = ...,
+        return_lse: bool,
+        backend: str = ...,
+        block_m: int | None = ...,
+        block_n: int | None = ...,
+        deterministic: bool | None = ...,
+        check_bounds: bool | None = ...,
+        refine: bool | None = ...,
+        **captures_and_params: Any,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
     def __call__(
         self,
         q: Tensor,
@@ -110,14 +165,15 @@ class Variant:
         block_n: int | None = None,
         deterministic: bool | None = None,
         check_bounds: bool | None = None,
+        refine: bool | None = None,
         **captures_and_params: Any,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """softmax(score) over the visible pairs, times v; with `return_lse` also the log of the softmax's sums.
 
         Shapes: q [B, Hq, Lq, D], k [B, Hkv, Lkv, D], v [B, Hkv, Lkv, Dv]; out [B, Hq, Lq, Dv], lse [B, Hq, Lq], base e.
         Captured tensors and parameters are given by name. Raises InputError or UnsupportedError before anything runs.
         """
-        options = options_of(backend, block_m, block_n, deterministic, check_bounds)
+        options = options_of(backend, block_m, block_n, deterministic, check_bounds, refine)
         if torch.compiler.is_dynamo_compiling() and self._is_followed(captures_and_params):
             out, lse, _ = attend_in_graph(*self._functions, q, k, v, scale, options, name=self._name)
             return (out, lse) if return_lse else out
@@ -126,9 +182,11 @@ class Variant:
     def source(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> str:
         """The generated code of this call, forward and backward; takes the arguments of a call."""
         options, values = _split(given)
-        found = lowered(self._call(q, k, v, scale, options, values))
-        sources = (found.forward, found.backward)
-        return "\n\n".join(source.text.rstrip("\n") for source in sources if source is not None) + "\n"
+        call = self._call(q, k, v, scale, options, values)
+        found = lowered(call)
+        texts = [each.text for each in running(call, found)]
+        texts = texts or [source.text for source in (found.forward, found.backward) if source is not None]
+        return "\n\n".join(text.rstrip("\n") for text in texts) + "\n"
 
     def explain(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> Explanation:
         """What is skipped in this call and why, which schedule runs and why; takes the arguments of a call."""
@@ -202,7 +260,7 @@ def _restore(
 
 def _split(given: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
     """The options of a call among its keywords, and the rest, which are captured tensors and parameters."""
-    names = ("backend", "block_m", "block_n", "deterministic", "check_bounds")
+    names = ("backend", "block_m", "block_n", "deterministic", "check_bounds", "refine")
     values = {name: value for name, value in given.items() if name not in names and name != "return_lse"}
     chosen = {"backend": "auto", **{name: given[name] for name in names if name in given}}
     return check_options(**{name: chosen.get(name) for name in names}), values

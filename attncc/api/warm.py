@@ -34,12 +34,16 @@ _CHECKED: dict[tuple[Any, ...], float] = {}
 
 
 def options_of(
-    backend: object, block_m: object, block_n: object, deterministic: object, check_bounds: object
+    backend: object, block_m: object, block_n: object, deterministic: object, check_bounds: object, refine: object
 ) -> Options:
     """The checked options of a call."""
-    if block_m is block_n is deterministic is check_bounds is None and type(backend) is str and backend in USUAL:
+    if (
+        block_m is block_n is deterministic is check_bounds is refine is None
+        and type(backend) is str
+        and backend in USUAL
+    ):
         return USUAL[backend]
-    return check_options(backend, block_m, block_n, deterministic, check_bounds)
+    return check_options(backend, block_m, block_n, deterministic, check_bounds, refine)
 
 
 def attend(
@@ -51,14 +55,15 @@ def attend(
     options: Options,
     given: Mapping[str, Any] | None,
     return_lse: bool,
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """The output, with `return_lse` also its lse. `read` gives the program and its values, of which some are given."""
+    lse: Tensor | None
     if is_plain():
         out, lse = _attend(read, q, k, v, scale, options, given, bool(return_lse))
     else:
         inputs = check_inputs(q, k, v, scale)
         out, lse = run(make_call(read(given, inputs.q.device), inputs, options))
-    return (out, lse) if return_lse else out
+    return (out, lse) if return_lse and lse is not None else out
 
 
 def _attend(

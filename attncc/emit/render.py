@@ -7,6 +7,7 @@ names and nothing that only helps the reader. The same input gives the same byte
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -32,7 +33,7 @@ def render(readable: KernelPlan, canonical: KernelPlan) -> KernelSource:
 def _fill(plan: KernelPlan) -> str:
     values: dict[str, object] = {field.name: getattr(plan, field.name) for field in fields(plan)}
     values["docstring"] = "\n".join(escaped(plan.docstring))
-    return tidy(fill(plan.template, values))
+    return spaced(tidy(fill(plan.template, values)))
 
 
 def escaped(lines: Sequence[str]) -> list[str]:
@@ -43,6 +44,11 @@ def escaped(lines: Sequence[str]) -> list[str]:
 def tidy(text: str) -> str:
     """The text without spaces at the ends of its lines."""
     return "\n".join(line.rstrip() for line in text.split("\n"))
+
+
+def spaced(text: str) -> str:
+    """The text with the blank lines that Jinja's line statements swallow before definitions."""
+    return re.sub(r"\n+(?=def )", "\n\n\n", re.sub(r"\n+(?=FLOAT = )", "\n\n", text))
 
 
 def docstring(name: str, spec_text: str, reasons: Sequence[str], what: str) -> list[str]:

@@ -8,6 +8,7 @@ is listed as full, the mask agrees.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -115,7 +116,7 @@ class BlockMask(torch_flex.BlockMask):
     def shape(self) -> tuple[int, ...]:
         """(batch, heads, q_len, kv_len), the first two 1 where the mask is the same for all."""
         if self._pattern is None or "kv_indices" in self._given:
-            return super().shape
+            return (*self.kv_indices.shape[:-2], *self.seq_lengths)
         return (self._pattern.sizes.batch, self._pattern.sizes.heads, *self.seq_lengths)
 
     def __getitem__(self, index: Any) -> BlockMask:
@@ -225,10 +226,16 @@ def _order_writes(made: BlockMask, order: bool) -> None:
 def table_of(block_mask: torch_flex.BlockMask, q_len: int, kv_len: int) -> Tensor:
     """The classes of blocks that the lists describe, int8 [B, H, Qb, KVb]; remembered until the lists change."""
     given = [getattr(block_mask, name) for name in LISTS[:4]]
+    if torch.compiler.is_dynamo_compiling():  # in a graph they are made anew: torch.compile follows no memory
+        return _table(block_mask, given, q_len, kv_len)
     key = (*((id(t), t._version) for t in given if t is not None), q_len, kv_len)
     found = _TABLES.get(block_mask)
-    if found is not None and found[0] == key:
-        return found[1]
+    if found is None or found[0] != key:
+        found = _TABLES[block_mask] = (key, _table(block_mask, given, q_len, kv_len))
+    return found[1]
+
+
+def _table(block_mask: torch_flex.BlockMask, given: Sequence[Tensor | None], q_len: int, kv_len: int) -> Tensor:
     rows, columns = (-(-n // size) for n, size in zip((q_len, kv_len), block_mask.BLOCK_SIZE, strict=True))
     counts, indices, full_counts, full_indices = (None if t is None else _four(t, i) for i, t in enumerate(given))
     assert counts is not None
@@ -238,7 +245,6 @@ def table_of(block_mask: torch_flex.BlockMask, q_len: int, kv_len: int) -> Tenso
     if classes.shape[2] < rows:
         problem = f"the block mask lists {classes.shape[2]} rows of blocks, but {q_len} queries have {rows}"
         raise InputError(problem, hint=f"its blocks are {block_mask.BLOCK_SIZE}")
-    _TABLES[block_mask] = (key, classes)
     return classes
 
 

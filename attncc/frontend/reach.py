@@ -27,6 +27,7 @@ HANDLERS: Final[dict[type, Visit]] = {
     type(NotImplemented): plain.visit_none,
     bool: plain.visit_bool,
     int: plain.visit_int,
+    torch.SymInt: plain.visit_open_int,
     float: plain.visit_float,
     complex: plain.visit_shown,
     str: plain.visit_text,

@@ -63,6 +63,20 @@ def visit_int(walk: Walk, value: int, name: str) -> object:
     return walk.substitute(len(walk.ints) - 1, value, name)
 
 
+def visit_open_int(walk: Walk, value: torch.SymInt, name: str) -> object:
+    """An int that torch.export leaves open: a trace sees an example of it, and what takes it as a constant fixes it."""
+    if walk.pinned or walk.typed or value.node.hint is None:
+        return visit_int(walk, int(value), name)
+    walk.facts.append("int")
+    walk.ints.append(value)  # type: ignore[arg-type]  # torch counts with it as with an int
+    return value if walk.substitute is None else walk.substitute(len(walk.ints) - 1, example_of(value), name)
+
+
+def example_of(value: int | torch.SymInt) -> int:
+    """The int, or an example of one that is open."""
+    return int(value.node.hint) if isinstance(value, torch.SymInt) else value
+
+
 def visit_float(walk: Walk, value: float, name: str) -> object:
     """A float, which is a constant."""
     walk.facts.append(value.hex())

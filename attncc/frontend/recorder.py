@@ -14,7 +14,7 @@ import torch
 from attncc.frontend import refusals
 from attncc.frontend.indexing import index, is_whole
 from attncc.frontend.places import bound_name
-from attncc.frontend.recordings import Here, Number, Source, Step, flattened, replaced
+from attncc.frontend.recordings import Here, Number, Source, Step, flattened, gradients, replaced
 from attncc.frontend.tracer import Tracer
 from attncc.frontend.values import Gather, TracedInt
 from attncc.ir import Expr
@@ -88,7 +88,7 @@ class Recorder:
                 return each.value
             return device if isinstance(each, torch.device) and each == HERE else each
 
-        with torch.no_grad():
+        with gradients(False):
             result = func(*replaced(args, real), **replaced(kwargs, real))
         step = Step(func, steps_args, steps_kwargs, grad, tuple(inputs), tuple(numbers), _is_dependent(name, args))
         if any(isinstance(leaf, torch.Tensor) for leaf in flattened(result)):

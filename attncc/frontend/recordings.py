@@ -6,13 +6,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from attncc.ir import Expr, evaluate
+
+
+@contextmanager
+def gradients(enabled: bool) -> Iterator[None]:
+    """Have autograd look on or not; a graph that torch.export makes meanwhile does not hear of it."""
+    before = torch.is_grad_enabled()
+    _set_gradients(enabled)
+    try:
+        yield
+    finally:
+        _set_gradients(before)
+
+
+def _set_gradients(enabled: bool) -> None:
+    with torch._C.DisableTorchFunction():
+        torch._C._set_grad_enabled(enabled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +128,11 @@ class Instruction:
                     return device
             return argument
 
-        with torch.set_grad_enabled(self.grad and torch.is_grad_enabled()):
-            return self.function(*replaced(self.args, given), **replaced(dict(self.kwargs), given))
+        args, kwargs = replaced(self.args, given), replaced(dict(self.kwargs), given)
+        if self.grad or not torch.is_grad_enabled():
+            return self.function(*args, **kwargs)
+        with torch.no_grad():
+            return self.function(*args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from attncc.frontend.access import Access, Found, access_of
 from attncc.frontend.declarations import declared_dims
 from attncc.frontend.dispatch import Dispatch
 from attncc.frontend.reach import reach
-from attncc.frontend.recordings import Program, compose
+from attncc.frontend.reach_functions import example_of
+from attncc.frontend.recordings import Program, compose, gradients
 from attncc.frontend.results import finished, user_error
 from attncc.frontend.signatures import arguments, described, role_of
 from attncc.frontend.tracer import Guard, Tracer
@@ -123,7 +124,7 @@ def _as_now(found: Traced, walk: Walk, name: str) -> AttentionSpec:
     at = dict(found.numbers)
     parameters = found.spec.parameters
     if found.opaque is None:
-        parameters = tuple(Parameter(each.name, walk.ints[at[each.name]]) for each in parameters)
+        parameters = tuple(Parameter(each.name, example_of(walk.ints[at[each.name]])) for each in parameters)
     return dataclasses.replace(found.spec, name=name, parameters=parameters)
 
 
@@ -243,9 +244,9 @@ def _result(tracer: Tracer, rebuilt: Any, function: Function | None, role: str) 
     args, kwargs = arguments(tracer, function, role)
     dispatch = Dispatch(tracer)
     try:
-        with torch.enable_grad(), dispatch:
+        with gradients(True), dispatch:
             value = _call(rebuilt, args, kwargs)
-        with torch.enable_grad():
+        with gradients(True):
             return finished(tracer, dispatch, value, function, role)
     except Exception as error:
         raised = user_error(tracer, error)
@@ -285,7 +286,7 @@ def _composed(
     return Traced(
         spec=spec,
         facts=tuple(walk.facts),
-        pinned=tuple((position, walk.ints[position]) for position in sorted(tracer.pinned | tracer.specialized)),
+        pinned=tuple((position, int(walk.ints[position])) for position in sorted(tracer.pinned | tracer.specialized)),
         guards=tuple(tracer.guards.values()),
         numbers=tuple((name, position) for name, (position, _) in tracer.parameters.items()),
         parameters=tuple(each.name for each in parameters),

@@ -108,7 +108,7 @@ RESERVED_NAMES: Final = frozenset(
 ARGUMENT_NAMES: Final = frozenset(
     (
         *("q", "k", "v", "scale", "return_lse", "backend", "q_len", "kv_len"),
-        *("block_m", "block_n", "deterministic", "check_bounds", "score_mod", "mask_mod", "self"),
+        *("block_m", "block_n", "deterministic", "check_bounds", "refine", "score_mod", "mask_mod", "self"),
     )
 )
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

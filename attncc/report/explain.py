@@ -129,6 +129,7 @@ class Explanation:
     tiles: Tiles
     bands: Bands | None = None
     statistics: tuple[Statistic, ...] = ()
+    table: tuple[str, ...] = ()
     heads: tuple[HeadTiles, ...] = ()
     conditions: tuple[Condition, ...] = ()
     captures: tuple[CaptureUse, ...] = ()
@@ -182,6 +183,7 @@ def _tiles(e: Explanation) -> list[str]:
     ]
     for statistic in e.statistics:
         rows += _wrapped(f"{statistic.name}  ", f"{statistic.text}, its smallest and largest value in the tile")
+    rows += [line for fact in e.table for line in _wrapped("table: ", fact)]
     rows += _bands(e.bands)
     if len(e.heads) > 1:
         rows += ["", "  heads differ (tiles of the first batch):"]

@@ -79,6 +79,7 @@ class Attention:
     scale: float
     tiles: tuple[int, int]
     backend: str
+    refine: bool
     forward: Forward
     largest_and_sums: Callable[..., tuple[Tensor, Tensor]]
 
@@ -127,7 +128,8 @@ class Attention:
         plain = is_plain() and not torch.is_grad_enabled() and layout_of(grad_out) and layout_of(grad_lse)
         run = op._backward if plain else torch.ops.attncc.backward
         tensors = (grad_out, grad_lse, q, k, v, out, largest, sums, captures)
-        found = iter(run(*tensors, list(self.parameters), self.scale, self.text, *self.tiles, self.backend, wanted))
+        rest = (list(self.parameters), self.scale, self.text, *self.tiles, self.backend, self.refine)
+        found = iter(run(*tensors, *rest, wanted))
         return [next(found) if want else None for want in wanted]
 
 
@@ -162,12 +164,13 @@ def prepare(
     tile_kv: int = 0,
     check_bounds: bool = True,
     backend: str = "torch",
+    refine: bool = False,
 ) -> Attention | None:
     """A call on tensors laid out like these, its kernels built; None where only the operator serves."""
     if op._is_empty(q, k):
         return None
     tiles, given = (tile_q, tile_kv), tuple(parameters)
-    kernel = op._kernel(text, (q, k, v, *captures), given, tiles, backend, None)
+    kernel = op._kernel(text, (q, k, v, *captures), given, tiles, backend, None, refine)
     if backend == "triton":
         kernels = getattr(kernel, "__self__", None)
         if not isinstance(kernels, TritonPass):
@@ -175,7 +178,7 @@ def prepare(
         prepared = prepare_forward(kernels, q, k, v, captures, given, scale)
         if prepared is None:
             return None
-        return Attention(text, given, scale, tiles, backend, prepared, prepared.largest_and_sums)
+        return Attention(text, given, scale, tiles, backend, refine, prepared, prepared.largest_and_sums)
 
     def forward(
         q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor], with_lse: bool
@@ -183,4 +186,4 @@ def prepare(
         out, lse, *kept = kernel(q, k, v, captures, given, scale, check_bounds)
         return out, lse if with_lse else None, tuple(kept)
 
-    return Attention(text, given, scale, tiles, backend, forward, lambda *kept: kept)
+    return Attention(text, given, scale, tiles, backend, refine, forward, lambda *kept: kept)

@@ -18,7 +18,19 @@ from attncc.runtime.build import build
 from attncc.runtime.tables import FULL, PARTIAL, SKIP
 from attncc.runtime.visited import Tiles
 
-__all__ = ["FULL", "PARTIAL", "SKIP", "Sizes", "TileCount", "TileRow", "count_tiles", "differs_by", "tile_rows"]
+__all__ = [
+    "FULL",
+    "PARTIAL",
+    "SKIP",
+    "Sizes",
+    "TableFacts",
+    "TileCount",
+    "TileRow",
+    "count_tiles",
+    "differs_by",
+    "table_facts",
+    "tile_rows",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,31 @@ def count_tiles(
     partial, full = (sum(each[i] for each in counted) for i in range(2))
     total = batches * heads * visited.grid.rows * visited.grid.columns
     return TileCount(total - partial - full, partial, full, batches * heads)
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """How a table is made: of how many (b, h) the captured values ascend along the keys, so that rows are found by
+    halving (None where that would not help, or where tiles follow from positions alone), and among how many (b, h)."""
+
+    ascending: int | None
+    groups: int
+
+
+def table_facts(
+    test: TileTest,
+    sizes: Sizes,
+    tile_q: int,
+    tile_kv: int,
+    parameters: Mapping[str, int],
+    captures: Mapping[str, Tensor],
+) -> TableFacts:
+    """What a call's captured values allow its table."""
+    visited = _tiles(test, sizes, tile_q, tile_kv, parameters, captures, TRUE)
+    batches, heads = (size if differs_by(test, axis) else min(size, 1) for axis, size in _axes(sizes))
+    made = [visited.maker(b, h) for b in range(batches) for h in range(heads)]
+    halves = any(s.axis == "kv" for s in test.statistics) and all(each.rules.reach is not None for each in made)
+    return TableFacts(sum(each.ascending() for each in made) if halves else None, len(made))
 
 
 def count_one(visited: Tiles, b: int, h: int) -> tuple[int, int]:

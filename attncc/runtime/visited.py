@@ -94,13 +94,17 @@ class Tiles:
             yield from known
             return
         seen, kept, size = watch(read), list[Runs](), 0
-        rules = self.rules(self.sizes, self.captures, self.parameters, b, h)
-        for runs in TableMaker(rules, self.grid, refine=self.refine).pieces():
+        for runs in self.maker(b, h).pieces():
             size += runs.size
             kept = [*kept, runs] if size <= MAX_TABLE else []
             yield runs
         if seen is not None and size <= MAX_TABLE:
             MEMORY.keep(key, seen, kept)
+
+    def maker(self, b: int, h: int) -> TableMaker:
+        """What makes the table of a sequence and head."""
+        rules = self.rules(self.sizes, self.captures, self.parameters, b, h)
+        return TableMaker(rules, self.grid, refine=self.refine)
 
     def rows(self, b: int = 0, h: int = 0) -> Iterator[tuple[int, list[Run]]]:
         """For each row of tiles its first query and its runs."""

@@ -46,7 +46,8 @@ class Mod:
     arguments: ClassVar[tuple[str, ...]]
     #: What tells the front end that `function` is to be traced, and the dims of its captures.
     __attncc_captures__: Mapping[str, str] = MappingProxyType({})
-    recipe: Recipe | None = None
+    #: The factory that made it, and what that was called with.
+    _made: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
 
     def __init__(
         self,
@@ -71,6 +72,16 @@ class Mod:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How it was made, if a factory made it."""
+        if self._made is None:
+            return None
+        factory, args, kwargs = self._made
+        bound = inspect.signature(factory).bind(*args, **kwargs)
+        bound.apply_defaults()
+        return Recipe(factory, MappingProxyType(dict(bound.arguments)))
 
     def bind(self, **sizes: int) -> Self:
         """The same function with some of the sizes that it asks for fixed, as torch's `flex_attention` needs it."""
@@ -181,14 +192,11 @@ M = TypeVar("M", bound=Mod)
 
 def recipe(factory: Callable[P, M]) -> Callable[P, M]:
     """Let the masks or scores that a factory makes remember their arguments: for `repr`, and so that they pickle."""
-    signature = inspect.signature(factory)
 
     @functools.wraps(factory)
     def made(*args: P.args, **kwargs: P.kwargs) -> M:
         mod = factory(*args, **kwargs)
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        mod.recipe = Recipe(made, MappingProxyType(dict(bound.arguments)))
+        mod._made = (made, args, kwargs)
         return mod
 
     return made
@@ -286,7 +294,7 @@ def _sizes(mod: Mod, function: ModFunction) -> tuple[str, ...]:
 
 def _required(function: ModFunction) -> tuple[str, ...]:
     """The names of the arguments without a default."""
-    if isinstance(function, FunctionType) and not (function.__defaults__ or function.__kwdefaults__):
+    if isinstance(function, FunctionType) and not function.__defaults__:
         code = function.__code__
         if not code.co_kwonlyargcount and not code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
             return code.co_varnames[: code.co_argcount]  # fast: masks are made anew for each batch

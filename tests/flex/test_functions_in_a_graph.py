@@ -212,6 +212,26 @@ def test_block_masks_of_lists_are_obeyed_in_the_graph():
     close("out", compiled(*qkv, made), model(*qkv, made), 1e-12)
 
 
+def of_lists(q, k, v):
+    counts, columns = torch.tensor([[[1, 2]]], dtype=torch.int32), torch.tensor([[[[0, 0], [0, 1]]]], dtype=torch.int32)
+    mask = flex.BlockMask.from_kv_blocks(counts, columns, BLOCK_SIZE=32, mask_mod=causal)
+    return flex.flex_attention(q, k, v, block_mask=mask)
+
+
+MADE = {
+    "of lists": of_lists,
+    "of the gallery": lambda q, k, v: attncc.attention(q, k, v, mask_mod=sliding_window(5)),
+    "joined": lambda q, k, v: attncc.attention(q, k, v, mask_mod=flex.or_masks(sliding_window(5), WINDOWED & causal)),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_masks_may_be_made_in_the_graph(name):
+    qkv = tensors()
+    compiled = torch.compile(MADE[name], fullgraph=True, backend="aot_eager")
+    close("out", compiled(*qkv), MADE[name](*qkv), 1e-12)
+
+
 def test_a_mask_that_is_none_says_so():
     def model(q, k, v):
         return attncc.attention(q, k, v, mask_mod=lambda b, h, i, j: i - j)

@@ -244,6 +244,23 @@ def test_checkpointed_training_has_the_same_gradients():
         close(name, found[name], grad, 1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile itself warns of many things
+def test_a_whole_model_is_one_graph_for_every_length():
+    alone = {**HEADED, "num_hidden_layers": 1, "layer_types": ["sliding_attention"]}
+    config = transformers.Gemma2Config(**alone, sliding_window=6, attn_logit_softcapping=2.0)
+    model = made(config, "AutoModelForCausalLM")
+    model.set_attn_implementation(huggingface.NAME)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for length in (23, 31):
+        inputs = {"input_ids": tokens(2, length), "attention_mask": torch.ones(2, length, dtype=torch.long)}
+        inputs["attention_mask"][1, :5] = 0
+        with torch._dynamo.config.patch(error_on_recompile=length == 31):
+            close("logits", compiled(**inputs, use_cache=False).logits, model(**inputs, use_cache=False).logits, 1e-5)
+    torch._dynamo.reset()
+
+
 def test_masks_given_as_tensors():
     model = causal_model("Llama")
     seen = (torch.rand(2, 1, 23, 23) > 0.3).tril() | torch.eye(23, dtype=torch.bool)

@@ -26,7 +26,7 @@ def seeds(part: int) -> range:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_random_variants_agree_with_the_reference(part: int):
+def test_random_variants_agree_with_the_reference(part: int, record_property):
     aside, wrong = 0, []
     for seed in seeds(part):
         problem = random_problem(seed)
@@ -39,7 +39,7 @@ def test_random_variants_agree_with_the_reference(part: int):
             aside += 1
             continue
         wrong += [f"seed {seed}: {fault}" for fault in faults(problem)]
-    print(f"{aside} of {len(seeds(part))} variants set aside")
+    record_property("set aside", (aside, len(seeds(part))))
     assert not wrong, "\n".join(wrong)
     assert aside <= max(2, MOST_SET_ASIDE * len(seeds(part)))
 

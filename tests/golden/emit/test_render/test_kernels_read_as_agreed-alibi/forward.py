@@ -18,11 +18,14 @@ import torch
 from attncc.runtime.steps import empty_like, head_groups, in_parallel, steps
 from attncc.runtime.tables import Rules
 from attncc.runtime.visited import Tiles
+
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 128, 64
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
 LOG2E = 1.4426950408889634  # weights are powers of 2, which are faster than those of e
+
+
 def tiles(sizes, captures, parameters, b, h):
     """What tells the tiles of one sequence and head: statistics at each position, and tests of tiles by their ends."""
     batch, heads, q_len, kv_len = sizes
@@ -44,6 +47,8 @@ def tiles(sizes, captures, parameters, b, h):
 
     values = []
     return Rules(device, values, judge, reach, exact=True)
+
+
 def forward(q, k, v, captures, parameters, scale, check_bounds):
     """out [B, H, Lq, Dv], lse [B, H, Lq] and each row's largest score and sum of exp(score - largest), for `backward`.
 

@@ -16,11 +16,14 @@ import torch
 from attncc.runtime.steps import empty_like, head_groups, hold, in_parallel, steps
 from attncc.runtime.tables import Rules
 from attncc.runtime.visited import Tiles
+
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 128, 64
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453  # scores are in base 2, whose powers are faster than those of e
+
+
 def tiles(sizes, captures, parameters, b, h):
     """What tells the tiles of one sequence and head: statistics at each position, and tests of tiles by their ends."""
     batch, heads, q_len, kv_len = sizes
@@ -52,6 +55,8 @@ def tiles(sizes, captures, parameters, b, h):
         ("q", doc_ids[hold(b, doc_ids, 0), hold(q_all, doc_ids, 1)].to(torch.int64)),
     ]
     return Rules(device, values, judge, reach, exact=True)
+
+
 def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale):
     """Gradients of q, k, v, by recomputing the scores tile by tile."""
     (batch, heads, q_len, head_dim), (kv_len, value_dim) = q.shape, v.shape[2:]

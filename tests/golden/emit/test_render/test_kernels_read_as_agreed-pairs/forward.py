@@ -15,11 +15,14 @@ import torch
 
 from attncc.runtime.steps import empty_like, head_groups, in_parallel, steps
 from attncc.runtime.visited import AllTiles
+
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 256, 128
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
 LOG2E = 1.4426950408889634  # weights are powers of 2, which are faster than those of e
+
+
 def forward(q, k, v, captures, parameters, scale, check_bounds):
     """out [B, H, Lq, Dv], lse [B, H, Lq] and each row's largest score and sum of exp(score - largest), for `backward`.
 

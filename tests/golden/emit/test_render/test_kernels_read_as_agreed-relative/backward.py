@@ -15,11 +15,14 @@ import torch
 
 from attncc.runtime.steps import add_at, empty_like, gather, head_groups, in_parallel, steps
 from attncc.runtime.visited import AllTiles
+
 FLOAT = torch.float32  # scores and sums
 TILE_Q, TILE_KV = 256, 128
 SCORES = 1048576  # that one step holds
 NEG_INF = float("-inf")
 LOG2E = 1.4426950408889634  # weights are powers of 2, which are faster than those of e
+
+
 def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale):
     """Gradients of q, k, v, table, by recomputing the scores tile by tile."""
     (batch, heads, q_len, head_dim), (kv_len, value_dim) = q.shape, v.shape[2:]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEDULED = ("forward", "backward_q", "backward_kv", "backward_pairs")
 ALL = ",".join(SCHEDULED)
+Sizes = tuple[Any, Any, Any, Any, Any, Any, Any]  # both lengths, batch, both numbers of heads, head sizes, dtype
 EFFORTS = ("quick", "full")
 
 Names = Annotated[
@@ -74,7 +75,7 @@ def tune(
     _print(_tune_all(problems, plan, passes, effort), as_json)
 
 
-def _plan(names: list[str] | None, sizes: tuple[Any, ...], budget: float) -> Plan:
+def _plan(names: list[str] | None, sizes: Sizes, budget: float) -> Plan:
     if not names:
         raise InputError("which variant?", hint="name one, or a case of `attncc bench`; --list shows what was tuned")
     if not _has_gpu():

@@ -175,6 +175,8 @@ def prepare(
         kernels = getattr(kernel, "__self__", None)
         if not isinstance(kernels, TritonPass):
             raise InternalError("a Triton kernel is not the forward method of its pass")
+        if check_bounds and op.may_read_outside(kernel):
+            return None
         prepared = prepare_forward(kernels, q, k, v, captures, given, scale)
         if prepared is None:
             return None

@@ -27,6 +27,7 @@ from attncc.runtime.triton_build import (
     rank_of,
     refuse_in_capture,
 )
+from attncc.schedule.triton import SHARED_LIMITS
 
 #: How `struct` writes a run-time argument.
 CODES = {"i1": "?", "i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", "i64": "q", "u64": "Q"}
@@ -34,9 +35,6 @@ CODES |= {"fp16": "e", "fp32": "f", "fp64": "d", DESCRIPTOR: f"{DESCRIPTOR_BYTES
 #: The driver's launch configuration: grid, block, bytes of shared memory, stream, attributes and their number.
 CONFIGURATION = "3I3II4xQQI4x"
 CONFIGURATION_SIZE = struct.calcsize("<" + CONFIGURATION)
-#: Bytes of shared memory that one program may have, by target.
-SHARED_LIMITS = {"sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_103": 227}
-SHARED_LIMITS |= {"sm_120": 99, "sm_121": 99, "gfx90a": 64, "gfx942": 64, "gfx950": 160}
 
 Grid = tuple[int, int, int]
 

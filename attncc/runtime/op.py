@@ -8,6 +8,7 @@ The compiler lives on the same floor and is not imported; whoever stands above h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -250,10 +251,22 @@ def _forward(
     if _is_empty(q, k):
         out, lse, largest, sums = _forward_fake(q, k, v)
         return out.zero_(), lse.fill_(-torch.inf), largest.fill_(-torch.inf), sums.zero_()
-    if torch.is_autocast_enabled(q.device.type):
-        with torch.autocast(q.device.type, enabled=False):
-            return kernel(q, k, v, captures, parameters, scale, check_bounds)  # type: ignore[no-any-return]
-    return kernel(q, k, v, captures, parameters, scale, check_bounds)  # type: ignore[no-any-return]
+    kind = q.device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+        rows: Rows = kernel(q, k, v, captures, parameters, scale, check_bounds)
+        if check_bounds and may_read_outside(kernel) and bool(rows[1].isnan().any()):
+            # A Triton kernel marks such rows with NaN. Whether that is the reason, and which read it was, is for the
+            # torch back end to say: it raises.
+            torch_kernel = _kernel(text, (q, k, v, *captures), parameters, (0, 0), "torch", None)
+            torch_kernel(q, k, v, captures, parameters, scale, True)
+    return rows
+
+
+def may_read_outside(kernel: Kernel) -> bool:
+    """Whether a kernel is Triton's, and has reads of captured tensors that it could not prove to lie inside."""
+    owner = getattr(kernel, "__self__", None)
+    capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return isinstance(owner, TritonPass) and owner.guards_reads and not capturing
 
 
 def _forward_fake(q: Tensor, k: Tensor, v: Tensor, *_: object) -> Rows:

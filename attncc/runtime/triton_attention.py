@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from attncc.emit.triton.program import TritonProgram
+from attncc.ir import FALSE
 from attncc.runtime.build import build
 from attncc.runtime.descriptors import describable
 from attncc.runtime.steps import empty_like
@@ -22,7 +23,17 @@ from attncc.runtime.triton_fit import settle
 from attncc.runtime.triton_gradients import Backward
 from attncc.runtime.triton_kernel import Kernel, make_kernel
 from attncc.runtime.triton_tables import Lister, Tables
-from attncc.runtime.triton_values import Values, aligned, call_values, fit, fit_capture, pointer, strides, wide
+from attncc.runtime.triton_values import (
+    Values,
+    aligned,
+    call_values,
+    fit,
+    fit_capture,
+    fit_rows,
+    pointer,
+    strides,
+    wide,
+)
 
 
 @dataclass(slots=True)
@@ -53,6 +64,11 @@ class TritonPass:
     tables: Tables = field(default_factory=Tables)
     test: Test | None = None
 
+    @property
+    def guards_reads(self) -> bool:
+        """Whether a row becomes NaN where a visible pair reads beyond a captured tensor, or is divided by 0."""
+        return self.programs(True, False).variant.guarded.beyond is not FALSE
+
     def load(self, *tensors: Tensor) -> Loaded:
         """The program for such tensors, built at the first call."""
         return self.load_kind(aligned(*tensors) and describable(*tensors), wide(*tensors))
@@ -75,7 +91,10 @@ class TritonPass:
         scale: float,
         check_bounds: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """out [B, Hq, Lq, Dv], and per row [B, Hq, Lq] lse, the largest score in base 2, and the sum of weights."""
+        """out [B, Hq, Lq, Dv], and per row [B, Hq, Lq] lse, the largest score in base 2, and the sum of weights.
+
+        A row is NaN where a visible pair reads beyond a captured tensor; whoever wants an error looks for that.
+        """
         q, k, v = fit(q), fit(k), fit(v)
         out = empty_like(q, v.shape[3])
         loaded = self.load(q, k, v, out)
@@ -162,7 +181,8 @@ class TritonPass:
         held = [fit_capture(capture, q) for capture in captures]
         values = call_values(q, k, v, held, parameters, scale)
         rows = [torch.empty(largest.shape, dtype=torch.float32, device=q.device) for _ in range(2)]
-        named = {"largest": largest, "sums": sums, "grad_lse": grad_lse.contiguous(), "lse2": rows[0], "delta": rows[1]}
+        given = {"largest": largest, "sums": sums, "grad_lse": grad_lse}
+        named = {name: fit_rows(tensor) for name, tensor in given.items()} | {"lse2": rows[0], "delta": rows[1]}
         named |= {"out": out, "grad_out": grad_out, "grad_q": grad_q, "grad_k": grad_k, "grad_v": grad_v}
         values |= {f"{name}_ptr": pointer(tensor) for name, tensor in named.items()}
         for name, tensor in (("out", out), ("do", grad_out), ("dq", grad_q), ("dk", grad_k), ("dv", grad_v)):

@@ -43,6 +43,12 @@ def fit_capture(capture: Tensor, q: Tensor) -> Tensor:
     return capture if capture.dim() == 0 or capture.stride(-1) == 1 else capture.contiguous()
 
 
+def fit_rows(rows: Tensor) -> Tensor:
+    """Numbers of rows [B, Hq, Lq] as kernels take them: contiguous, from an address that is a multiple of 16."""
+    rows = rows.contiguous()
+    return rows if rows.data_ptr() % ALIGNMENT == 0 else rows.clone()
+
+
 def aligned(*tensors: Tensor) -> bool:
     """Whether all addresses and strides are multiples of 16."""
     return all(

@@ -87,7 +87,11 @@ WIDE_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     }
     for name in ROWS
 }
-SHARED_LIMITS: Final = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}
+#: KiB of shared memory that one program may have, by target.
+SHARED_LIMITS: Final = {
+    **{"sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_103": 227},
+    **{"sm_120": 99, "sm_121": 99, "gfx90a": 64, "gfx942": 64, "gfx950": 160},
+}
 DEFAULT_LIMIT: Final = 64
 #: What sums and maxima over rows, and the rows of lse and delta, take at most.
 REDUCTIONS: Final = 5120

@@ -1,13 +1,14 @@
 """Kernels of the runtime in the simulator: what would be launched on a Hopper GPU runs on tensors of the CPU.
 
-Within `simulated` the runtime lowers for sm_90, describes tensors to the simulated TMA, and calls `simulate`. Tensors are
-copied to numpy and what a kernel wrote is copied back.
+Within `simulated` the runtime lowers for sm_90, describes tensors to the simulated TMA, and calls `simulate`. Tensors
+are copied to numpy, and what a kernel wrote is copied back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 from attncc.emit.kernel import TritonKernel
-from attncc.runtime import op, triton_build, triton_kernel
+from attncc.emit.triton.program import TritonProgram
+from attncc.runtime import op, triton_attention, triton_build, triton_kernel
 from attncc.schedule.target import Target
 from tests.gluon.simulator import Descriptor, Pointer, simulate
 
@@ -73,10 +75,34 @@ def argument(value: Any, copies: Copies) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class Launch:
+    """One launch: the arguments as they were before it and after it."""
+
+    kernel: TritonKernel
+    grid: tuple[int, int, int]
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+    def again(self, text: str, *, seed: int = 0, slow: Collection[str] = ()) -> bool:
+        """Whether another text of the kernel does the same. Raises Fault as `simulate` does."""
+        arguments = deepcopy(self.before)
+        simulate(text, self.kernel.entry, self.grid, arguments, seed=seed, slow=slow, warps=self.kernel.num_warps)
+        return all(_same(arguments[name], self.after[name]) for name in arguments)
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    if isinstance(found, Descriptor | Pointer):
+        return bool(np.array_equal(found.base, wanted.base, equal_nan=found.base.dtype.kind == "f"))
+    return bool(found == wanted)
+
+
 @contextmanager
-def simulated(*, seed: int = 0, slow: Collection[str] = ()) -> Iterator[list[TritonKernel]]:
-    """Launch by the simulator; the kernels that were launched, in order."""
-    launched: list[TritonKernel] = []
+def simulated(
+    *, seed: int = 0, slow: Collection[str] = (), settle: Callable[[TritonProgram], TritonProgram] | None = None
+) -> Iterator[list[Launch]]:
+    """Launch by the simulator; the launches in order. `settle` may choose other schedules."""
+    launches: list[Launch] = []
 
     def interpret(kernel: TritonKernel) -> Callable[..., None]:
         constants = {one.name: one.value for one in kernel.arguments if one.is_constant}
@@ -84,19 +110,21 @@ def simulated(*, seed: int = 0, slow: Collection[str] = ()) -> Iterator[list[Tri
         def launch(grid: tuple[int, int, int], *given: Any) -> None:
             copies = Copies()
             names = [one.name for one in kernel.arguments if not one.is_constant]
-            arguments = {n: argument(v, copies) for n, v in zip(names, given, strict=True)}
-            launched.append(kernel)
-            text = kernel.source.text
-            simulate(text, kernel.entry, grid, arguments | constants, seed=seed, slow=slow, warps=kernel.num_warps)
+            arguments = {n: argument(v, copies) for n, v in zip(names, given, strict=True)} | constants
+            before = deepcopy(arguments)
+            text, entry = kernel.source.text, kernel.entry
+            simulate(text, entry, grid, arguments, seed=seed, slow=slow, warps=kernel.num_warps)
             copies.write_back()
+            launches.append(Launch(kernel, grid, before, deepcopy(arguments)))
 
         return launch
 
     with (
         mock.patch.object(triton_build, "interpret", interpret),
         mock.patch.object(triton_kernel, "Descriptor", Described, create=True),
+        mock.patch.object(triton_attention, "settle", lambda program, _: settle(program) if settle else program),
         mock.patch.object(op, "target_of", lambda backend, _: Target(backend, "cpu", "sm_90")),
         mock.patch.dict(op._KERNELS, clear=True),
         mock.patch.dict(op._PASSES, clear=True),
     ):
-        yield launched
+        yield launches

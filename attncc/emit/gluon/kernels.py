@@ -15,7 +15,19 @@ from attncc.emit.gluon.visits import Steps
 from attncc.emit.kernel import Argument
 from attncc.emit.templates import fill
 from attncc.emit.triton.kernels import SIZES, Variant, draw_visits, range_roots, sum_arguments, table_arguments
-from attncc.emit.triton.plan import Draft, Drawn, Loops, Role, argument_lines, draw_loops, pointer, quoted, size
+from attncc.emit.triton.plan import (
+    FULL_TITLE,
+    PARTIAL_TITLE,
+    Draft,
+    Drawn,
+    Loops,
+    Role,
+    argument_lines,
+    draw_loops,
+    pointer,
+    quoted,
+    size,
+)
 from attncc.emit.triton.visits import KEYS, QUERIES, Visits
 from attncc.ir import TRUE
 from attncc.schedule.gluon import PRODUCER_REGISTERS, REGISTERS, GluonSchedule, gluon_head_tile
@@ -27,7 +39,6 @@ WARPS: Final = ("consume", "produce")
 SHARED: Final = ("q_tiles", "k_tiles", "v_tiles", "out_tiles", "do_tiles", "lse2_rows", "delta_rows")
 BARRIERS: Final = ("q_full", "q_empty", "k_full", "k_empty", "v_full", "v_empty", "do_full", "empty")
 RESULTS: Final = ("lse_ptr", "largest_ptr", "sums_ptr")
-TITLES: Final = {True: "tiles that the mask cuts, or that reach past the end", False: "other tiles"}
 
 
 def forward(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
@@ -43,8 +54,8 @@ def forward(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str],
             "total": steps.counts(at_least_one="total"),
             "first_start": steps.first(),
             "next_start": steps.any(),
-            "first": drawn.loops[1],
-            "walks": _branches(steps, drawn),
+            "first_scores": _scores(steps.first(), drawn.loops[1], ""),
+            "scores": _branches(steps, drawn),
             "may_be_hidden": variant.spec.mask is not TRUE,
         }
     )
@@ -178,21 +189,37 @@ def _lines(draft: Draft, tiles: Visits, drawn: Loops) -> dict[str, object]:
     }
 
 
-def _branches(steps: Steps, drawn: Loops) -> list[dict[str, object]]:
+def _branches(steps: Steps, drawn: Loops) -> list[str]:
     """What is done to the scores of a tile behind the first: one branch for those that the mask cuts, one for others.
 
     Where at most one tile is cut it comes first, and where no part of a score depends on the position, a full tile
     needs no branch.
     """
     in_full, in_partial = drawn.loops
-    partial = {**in_partial, "condition": "if visited < partial_count", "start": steps.partial(), "title": TITLES[True]}
-    full = {**in_full, "condition": "else", "start": steps.full(), "title": TITLES[False]}
+    folds = not in_full["exponent"]
     if steps.only_partial:
-        return [partial | {"condition": ""}]
-    cut = [] if steps.tiles.at_most_one_partial else [partial]
-    if not in_full["exponent"]:
-        return cut
-    return [*cut, full if cut else full | {"condition": ""}]
+        return _scores(steps.partial(), in_partial, "")
+    if steps.tiles.at_most_one_partial:
+        return [] if folds else _scores(steps.full(), in_full, "")
+    cut = _scores(steps.partial(), in_partial, f"if visited < partial_count:  # {PARTIAL_TITLE}")
+    return cut if folds else [*cut, *_scores(steps.full(), in_full, f"else:  # {FULL_TITLE}")]
+
+
+def _scores(start: Sequence[str], loop: Mapping[str, object], condition: str) -> list[str]:
+    """The lines that find a tile and turn its products into masked scores, `dot` or `exponent`."""
+    score, masked = str(loop["exponent"]), bool(loop["masked"])
+    lines = [*start, "kv_row = kv_start + tl.arange(0, TILE_KV, layout=column_layout)"]
+    if masked:
+        lines += ["kv_idx = tl.minimum(kv_row, kv_len - 1)[None, :]", "in_range = (kv_row < kv_len)[None, :]"]
+    else:
+        lines.append("kv_idx = kv_row[None, :]")
+    lines += [str(line) for line in loop["body"]]  # type: ignore[attr-defined]  # a list
+    name = "exponent" if score else "dot"
+    if masked:
+        lines.append(f'{name} = tl.where({loop["visible"]}, {score or "dot"}, float("-inf"))')
+    elif score:
+        lines.append(f"{name} = {score}")
+    return [condition, *(f"    {line}" for line in lines)] if condition else lines
 
 
 def _loops(steps: Steps, drawn: Loops) -> dict[str, object]:

@@ -164,11 +164,47 @@ def test_a_hidden_pair_may_read_beyond():
 def test_bounds_are_checked_on_request():
     import torch
 
+    from attncc import attention
     from attncc.errors import InputError
 
-    bias = torch.randn(10)
-    with pytest.raises(InputError, match="bias"):
-        attend(lambda s, b, h, i, j: s + bias[j], mask_mod=lambda b, h, i, j: j >= i, check_bounds=True)
+    bias, own = torch.randn(10), [torch.randn(1, 1, 19, 16) for _ in range(3)]
+    functions = (lambda s, b, h, i, j: s + bias[j], lambda b, h, i, j: j >= i)
+    for _ in range(2):
+        with pytest.raises(InputError, match="bias"):
+            attention(*own, *functions, backend="triton", check_bounds=True)
+    assert attention(*own, *functions, backend="triton", check_bounds=False).isnan().any()
+
+
+@interpreted
+def test_a_row_that_is_nan_for_another_reason_is_no_error():
+    import torch
+
+    from attncc import attention
+
+    bias, own = torch.randn(10), [torch.randn(1, 1, 19, 16) for _ in range(3)]
+    shown = lambda b, h, i, j: (j >= i) & (j < 10)  # noqa: E731  # a mask, as users write them
+    own[0][0, 0, 3] = math.nan
+    out = attention(*own, lambda s, b, h, i, j: s + bias[j], shown, backend="triton", check_bounds=True)
+    assert out[0, 0, 3].isnan().all()
+    assert out[0, 0, :3].isfinite().all()
+
+
+@interpreted
+def test_gradients_of_lse_may_lie_anywhere_in_memory():
+    import torch
+
+    from attncc import attention
+
+    torch.manual_seed(0)
+    own = [torch.randn(1, 2, 19, 16, requires_grad=True) for _ in range(3)]
+    packed = torch.randn(2 * 19 + 1)[1:].view(1, 2, 19)
+    assert packed.data_ptr() % 16 != 0
+    assert packed.is_contiguous()
+    grads = []
+    for grad in (packed, packed.clone()):
+        _, lse = attention(*own, return_lse=True, backend="triton")
+        grads.append(torch.autograd.grad(lse, own[:2], grad))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
 @interpreted

@@ -91,6 +91,11 @@ class Settings:
     self_test: bool = _variable(
         SWITCH, True, "Compare each newly built kernel with the reference on a small input before its first use."
     )
+    gluon: bool = _variable(
+        SWITCH,
+        True,
+        "Run Gluon kernels on Hopper GPUs, where the installed Triton is one that they are tested with.",
+    )
     force_autotune: bool = _variable(SWITCH, False, "Time the schedules again, even where a winner is known.")
     autotune_effort: str = _variable(
         _one_of("none", "quick", "full"),

@@ -79,7 +79,8 @@ class TritonPrograms:
         of 2 ** 31 elements and more."""
         if (aligned, wide) not in self.made:
             variant = replace(self.variant, aligned=aligned, wide=wide)
-            self.made[aligned, wide] = emit_program(variant, self.schedules, self.text)
+            schedules = self.schedules if aligned else self.schedules.without_gluon()
+            self.made[aligned, wide] = emit_program(variant, schedules, self.text)
         return self.made[aligned, wide]
 
 

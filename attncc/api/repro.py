@@ -80,8 +80,8 @@ class Trial:
         return torch.randn(shape, generator=numbers).to(self.device, getattr(torch, self.dtype))
 
 
-def save(trial: Trial, loaded: Loaded, lines: Sequence[str]) -> Path:
-    """Write a case that went wrong below the cache folder; the folder's name is its content's."""
+def save(trial: Trial, loaded: Loaded, lines: Sequence[str], parent: Path | None = None) -> Path:
+    """Write a case, one that went wrong below the cache folder; the folder's name is its content's."""
     variant = loaded.program.variant
     gradients = None if variant.derivatives is None else variant.derivatives.gradients
     problem: dict[str, Any] = {
@@ -93,13 +93,16 @@ def save(trial: Trial, loaded: Loaded, lines: Sequence[str]) -> Path:
         "aligned": variant.aligned,
         "wide": variant.wide,
         "in_bounds": sorted(variant.problem.in_bounds),
+        "plain": sorted(variant.problem.plain),
         "nonzero": sorted(variant.problem.nonzero),
         "gradients": None if gradients is None else [gradients.q, gradients.k, gradients.v, *gradients.captures],
         "captures": [str(capture.dtype).removeprefix("torch.") for capture in trial.captures],
         "wrong": list(lines),
     }
     text = print_spec(trial.spec)
-    folder = default_store().folder / "wrong" / f"{trial.spec.name}-{digest({'spec': text, **problem})[:12]}"
+    folder = (
+        parent or default_store().folder / "wrong"
+    ) / f"{trial.spec.name}-{digest({'spec': text, **problem})[:12]}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / VARIANT).write_text(text, encoding="utf-8")
     (folder / PROBLEM).write_text(json.dumps(problem, indent=1) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from attncc.api import apart
 from attncc.api.repro import Trial, read, save
 from attncc.config import LOG, settings
 from attncc.errors import CompileError, InternalError
@@ -74,8 +75,14 @@ def check(
     if trial is None:
         LOG.info("%s: no small case has the proofs of this call, so its kernels are not tried", spec.name)
         return
-    refuse_wrong(trial, kernels, loaded)
+    if not (may_hang(loaded) and apart.try_out(trial, loaded)):
+        refuse_wrong(trial, kernels, loaded)
     store.publish(identity, {"variant": spec.name}, {})
+
+
+def may_hang(loaded: Loaded) -> bool:
+    """Whether warps of a kernel wait for one another, so that a mistake would stop the GPU."""
+    return any(emitted.kernel.gluon for emitted in loaded.program.passes.values())
 
 
 def _identity(loaded: Loaded, device: torch.device) -> dict[str, Any]:
@@ -236,6 +243,7 @@ def replay(folder: Path, device: str | None = None) -> list[tuple[Finding, bool]
     problem = replace(
         Problem(trial.dtype, dim, value_dim, heads, kv_heads, tuple(known["captures"]), gradients=gradients),
         in_bounds=frozenset(known["in_bounds"]),
+        plain=frozenset(known["plain"]),
         nonzero=frozenset(known["nonzero"]),
     )
     place = torch.device(trial.device)

@@ -209,6 +209,7 @@ def emit_kernels(
     A call takes the first schedule that fits, so those that it tries before are among them.
     """
     from attncc.pipeline import lower  # late: the compiler
+    from attncc.runtime.op import runs_gluon
     from attncc.runtime.triton_fit import settle_for
     from attncc.schedule import Target
 
@@ -220,7 +221,7 @@ def emit_kernels(
 
     for facts, kv_heads in product((_usual_facts(spec), None), (USUAL_HEADS, USUAL_HEADS // 4)):
         posed = replace(problem, facts=facts, kv_heads=kv_heads)
-        lowered = lower(spec, posed, Target("triton", "cuda", target))
+        lowered = lower(spec, posed, Target("triton", "cuda", target, gluon=runs_gluon(target)))
         programs = lowered.triton_forward if problem.gradients is None else lowered.triton_backward
         if programs is None:
             raise InternalError(f"{spec.name} has no Triton kernels for {target}")

@@ -9,18 +9,29 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
 
 from attncc.errors import InternalError, UnsupportedError
 from attncc.runtime.driver import INVALID_CONTEXT, Function, Hip, driver
-from attncc.runtime.triton_build import Built, layout, refuse_in_capture
+from attncc.runtime.triton_build import (
+    DESCRIPTOR,
+    DESCRIPTOR_BYTES,
+    SIZES,
+    Built,
+    is_descriptor,
+    layout,
+    parameters_of,
+    rank_of,
+    refuse_in_capture,
+)
 from attncc.schedule.triton import SHARED_LIMITS
 
 #: How `struct` writes a run-time argument.
 CODES = {"i1": "?", "i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", "i64": "q", "u64": "Q"}
-CODES |= {"fp16": "e", "fp32": "f", "fp64": "d"}
+CODES |= {"fp16": "e", "fp32": "f", "fp64": "d", DESCRIPTOR: f"{DESCRIPTOR_BYTES}s"}
 #: The driver's launch configuration: grid, block, bytes of shared memory, stream, attributes and their number.
 CONFIGURATION = "3I3II4xQQI4x"
 CONFIGURATION_SIZE = struct.calcsize("<" + CONFIGURATION)
@@ -153,11 +164,21 @@ class HipLaunch(Launch):
 def _argument_format(arguments: tuple[str, ...]) -> str:
     """The arguments and the hidden pointers for `struct`, at the places where the kernel expects them."""
     parts, at = [], 0
-    codes = ["Q" if kind.startswith("*") else CODES[kind] for kind in arguments]
-    for place, code in zip(layout(arguments), [*codes, "Q", "Q"], strict=True):
+    for place, code in zip(layout(arguments), _codes(arguments), strict=True):
         parts.append(f"{place.offset - at}x{code}")
         at = place.offset + place.size
     return "".join(parts)
+
+
+def _codes(arguments: tuple[str, ...]) -> Iterator[str]:
+    """How `struct` writes each parameter; sizes and strides behind a descriptor are not read and stay 0."""
+    left = iter(parameters_of(arguments))
+    for kind in arguments:
+        code = next(left)
+        yield CODES.get(code, "Q")
+        for _ in range(2 * rank_of(kind) if is_descriptor(kind) else 0):
+            yield f"{SIZES[next(left)]}x"
+    yield from ("Q" for _ in left)
 
 
 _loaded: dict[tuple[str, int], Launch] = {}

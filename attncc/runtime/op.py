@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from attncc.config import settings
 from attncc.errors import InternalError, UnsupportedError
-from attncc.runtime import functional, launch
+from attncc.runtime import functional, launch, triton_version
 from attncc.runtime.build import Kernel, build
+from attncc.runtime.pack import settings_pack
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import TritonPass
 from attncc.schedule import Facts, Gradients, Problem, Target
+from attncc.schedule.gluon import ARCH as HOPPER
 
 MAX_KERNELS = 8192
 
@@ -191,7 +194,18 @@ def target_of(backend: str, device: torch.device) -> Target:
     if backend == "torch" or device.type == "cpu":
         return Target(backend, device.type)
     index: int | None = device.index
-    return Target(backend, device.type, launch.target_of(torch.cuda.current_device() if index is None else index))
+    arch = launch.target_of(torch.cuda.current_device() if index is None else index)
+    return Target(backend, device.type, arch, gluon=runs_gluon(arch))
+
+
+def runs_gluon(arch: str) -> bool:
+    """Whether Gluon kernels are made for a GPU: it is Hopper, and Triton is one that they are tested with.
+
+    Kernels of a pack are those of the Triton that made it.
+    """
+    pack = settings_pack()
+    version = triton_version.version() if pack is None else pack.triton
+    return arch == HOPPER and settings().gluon and triton_version.gluon_refusal(version) is None
 
 
 def _triton(lowered: Lowered, device: torch.device, *, forward: bool) -> Kernel:

@@ -17,6 +17,7 @@ from torch import Tensor
 from attncc.emit.triton.program import TritonProgram
 from attncc.ir import FALSE
 from attncc.runtime.build import build
+from attncc.runtime.descriptors import describable
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_fit import settle
 from attncc.runtime.triton_gradients import Backward
@@ -70,7 +71,7 @@ class TritonPass:
 
     def load(self, *tensors: Tensor) -> Loaded:
         """The program for such tensors, built at the first call."""
-        return self.load_kind(aligned(*tensors), wide(*tensors))
+        return self.load_kind(aligned(*tensors) and describable(*tensors), wide(*tensors))
 
     def load_kind(self, is_aligned: bool, is_wide: bool) -> Loaded:
         """The program for aligned tensors or any, for wide ones or not."""
@@ -128,6 +129,7 @@ class TritonPass:
         values |= {"largest_ptr": pointer(largest), "sums_ptr": pointer(sums)}
         values |= self.table(loaded, "forward", captures, parameters, values)
         kernel = loaded.kernels["forward"]
+        values |= kernel.describe({"q_desc": q, "k_desc": k, "v_desc": v, "out_desc": out})
         kernel.run(-(-q.shape[2] // kernel.tile_q) * q.shape[0] * q.shape[1], values)
         return out, lse, largest, sums
 
@@ -185,7 +187,10 @@ class TritonPass:
         values |= {f"{name}_ptr": pointer(tensor) for name, tensor in named.items()}
         for name, tensor in (("out", out), ("do", grad_out), ("dq", grad_q), ("dk", grad_k), ("dv", grad_v)):
             values |= strides(name, tensor)
-        call = Backward(loaded.program, loaded.kernels, loaded.host, held, parameters, values, self.device)
+        described = {"q": q, "k": k, "v": v, "do": grad_out, "dq": grad_q, "dk": grad_k, "dv": grad_v}
+        described |= {"lse2": rows[0], "delta": rows[1]}
+        tensors = {f"{name}_desc": tensor for name, tensor in described.items()}
+        call = Backward(loaded.program, loaded.kernels, loaded.host, held, parameters, values, self.device, tensors)
         of_captures = call.run(lambda name: self.table(loaded, name, captures, parameters, values), loaded.lister)
         if q.shape[0] != k.shape[0]:
             grad_k, grad_v = (g.sum(0, keepdim=True, dtype=torch.float32).to(g.dtype) for g in (grad_k, grad_v))

@@ -31,6 +31,11 @@ if TYPE_CHECKING:  # a process that finds its kernels by their keys loads neithe
 SIZES = {"i1": 1, "i8": 1, "u8": 1, "i16": 2, "u16": 2, "fp16": 2, "i32": 4, "u32": 4, "fp32": 4}
 SIZES |= {"i64": 8, "u64": 8, "fp64": 8}
 POINTER = 8
+#: What the TMA needs to know of a tensor, in a form that only the driver knows: its name here, bytes, alignment.
+DESCRIPTOR, DESCRIPTOR_BYTES, DESCRIPTOR_ALIGNMENT = "descriptor", 128, 64
+SIZES |= {DESCRIPTOR: DESCRIPTOR_BYTES}
+#: Where parameters begin in Hopper's constant memory; alignments are of addresses there.
+PARAMETERS_AT = 0x210
 WARM_UP = "call it once with the same arguments before the capture"
 
 
@@ -257,14 +262,37 @@ def _innermost_reason(error: BaseException) -> str:
 def layout(arguments: tuple[str, ...]) -> tuple[Parameter, ...]:
     """Where a kernel expects its run-time arguments, then the pointers that Triton adds."""
     at, places = 0, []
-    for kind in (*arguments, *("*" for _ in range(triton_version.HIDDEN_POINTERS))):
+    for kind in parameters_of(arguments):
         size = POINTER if kind.startswith("*") else SIZES.get(kind)
         if size is None:
             raise UnsupportedError(f"a kernel cannot take a {kind} at run time")
-        at = -(-at // size) * size
+        alignment = min(size, DESCRIPTOR_ALIGNMENT)
+        at = -(-(at + PARAMETERS_AT) // alignment) * alignment - PARAMETERS_AT
         places.append(Parameter(at, size))
         at += size
     return tuple(places)
+
+
+def parameters_of(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The types of all parameters: a descriptor is followed by the sizes and strides of its tensor, which our kernels
+    do not read, and the arguments by the pointers that Triton adds."""
+    found: list[str] = []
+    for kind in arguments:
+        if is_descriptor(kind):
+            found += [DESCRIPTOR, *["i32"] * rank_of(kind), *["i64"] * rank_of(kind)]
+        else:
+            found.append(kind)
+    return (*found, *["*"] * triton_version.HIDDEN_POINTERS)
+
+
+def rank_of(kind: str) -> int:
+    """The dimensions of the tensor that an argument describes."""
+    return kind[kind.index("[") : kind.index("]")].count(",") + 1
+
+
+def is_descriptor(kind: str) -> bool:
+    """Whether an argument describes a tensor to the TMA."""
+    return kind.startswith("tensordesc<")
 
 
 def _check_layout(kernel: TritonKernel, arguments: tuple[str, ...], facts: Facts) -> None:

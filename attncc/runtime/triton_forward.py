@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from attncc.runtime.descriptors import Descriptor
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import Loaded, TritonPass
 from attncc.runtime.triton_values import ALIGNMENT, call_values, fit, fit_capture, strides
@@ -31,10 +32,15 @@ class TritonForward:
         kernel = loaded.kernels["forward"]
         values = call_values(q, k, v, captures, parameters, scale) | strides("out", out)
         self._kernels, self._loaded, self._parameters = kernels, loaded, tuple(parameters)
-        self._launch, self._grid = kernel.launch, (-(-q.shape[2] // kernel.tile_q) * q.shape[0] * q.shape[1], 1, 1)
+        self._launch, self._grid = kernel.launch, kernel.grid(-(-q.shape[2] // kernel.tile_q) * q.shape[0] * q.shape[1])
         self._values = {key: value for key, value in values.items() if not _is_pointer(key)}
         self._arguments = [self._values.get(key) for key in kernel.keys]
-        self._places = tuple(kernel.keys.index(key) for key in POINTERS)
+        self._places = tuple((kernel.keys.index(key), i) for i, key in enumerate(POINTERS) if key in kernel.keys)
+        tensors = {"q_desc": q, "k_desc": k, "v_desc": v, "out_desc": out}
+        self._described = tuple(
+            (kernel.keys.index(key), POINTERS.index(key.replace("desc", "ptr")), Descriptor(tensors[key], box))
+            for key, box in kernel.boxes.items()
+        )
         numbered = [(f"capture:{i}:0", i) for i in range(len(captures))]
         self._captures = tuple((kernel.keys.index(key), i) for key, i in numbered if key in kernel.keys)
         self._numbered = tuple(numbered)
@@ -54,16 +60,18 @@ class TritonForward:
         out = torch.empty_permuted(self._shape, self._order, dtype=self._dtype, device=device)
         kept = torch.empty((3, self._padded), dtype=torch.float32, device=device)
         lse = torch.empty(self._rows, dtype=torch.float32, device=device) if with_lse else None
-        pointers: tuple[Any, ...]
+        pointers: list[Any]
         if self._by_address:
             first, step = kept.data_ptr(), self._padded * FLOAT
             rows = (first if lse is None else lse.data_ptr(), first + step, first + 2 * step)
-            pointers = (q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), *rows)
+            pointers = [q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), *rows]
         else:
-            pointers = (q, k, v, out, kept[0] if lse is None else lse, kept[1], kept[2])
+            pointers = [q, k, v, out, kept[0] if lse is None else lse, kept[1], kept[2]]
         arguments = self._arguments.copy()
-        for place, pointer in zip(self._places, pointers, strict=True):
-            arguments[place] = pointer
+        for place, i in self._places:
+            arguments[place] = pointers[i]
+        for place, i, descriptor in self._described:
+            arguments[place] = descriptor.at(pointers[i])
         for place, i in self._captures:
             arguments[place] = captures[i].data_ptr() if self._by_address else captures[i]
         if self._reads_table:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from attncc.emit.triton.program import TritonProgram
 from attncc.errors import InternalError
@@ -18,13 +19,18 @@ from attncc.schedule import Gradients
 
 #: Shares of single pairs that the gradient of a general gather holds at a time: 64 MiB.
 PAIRS_AT_ONCE: Final = 1 << 24
+#: The TMA takes rows of float32 that lie a multiple of 16 bytes apart.
+ROW_UNIT: Final = 4
 
 Table = Callable[[str], Values]
 
 
 @dataclass(frozen=True, slots=True)
 class Backward:
-    """One backward call: its program and kernels, the captures as kernels read them, and the values of arguments."""
+    """One backward call: its program and kernels, the captures as kernels read them, and the values of arguments.
+
+    `tensors` are those that a kernel may take as descriptions, by the key of the argument.
+    """
 
     program: TritonProgram
     kernels: Mapping[str, Kernel]
@@ -33,6 +39,7 @@ class Backward:
     parameters: Sequence[int]
     values: Values
     device: torch.device
+    tensors: Mapping[str, Tensor]
 
     @property
     def gradients(self) -> Gradients:
@@ -76,10 +83,18 @@ class Backward:
             if name in self.kernels:
                 kernel = self.kernels[name]
                 own = [self.empty(batch, heads, *last) for _ in reads]
-                values = {**self.values, **_sums(own), **table(name)}
+                values = {**self.values, **_sums(own), **table(name), **self.described(kernel)}
                 kernel.run(-(-length // getattr(kernel, tile)) * batch * count, values)
                 sums += own
         return sums
+
+    def described(self, kernel: Kernel) -> Values:
+        """The descriptions that a kernel takes; what belongs to rows is padded to the strides that the TMA takes."""
+        found = dict(self.tensors)
+        for key in ("lse2_desc", "delta_desc") if "lse2_desc" in kernel.boxes else ():
+            rows = found[key].flatten(0, 1)
+            found[key] = rows if rows.shape[1] % ROW_UNIT == 0 else pad(rows, (0, -rows.shape[1] % ROW_UNIT))
+        return kernel.describe(found)
 
     def diagonals(self, lister: Lister) -> list[Tensor]:
         """Sums [B, Hq, Lq + Lkv - 1, 1] along the diagonals of q_idx - kv_idx, from the least."""

@@ -33,6 +33,8 @@ LAUNCH_FACTS = {
 HIDDEN_POINTERS = 2
 TARGETS_HINT = "targets are named like sm_80, sm_90, sm_100 (NVIDIA) or gfx942 (AMD)"
 DIVISIBILITY = [["tt.divisibility", 16]]
+#: Versions of Triton whose Gluon our kernels are written for and tested with.
+GLUON_VERSIONS = ("3.6",)
 #: Options whose defaults change with Triton's versions: products and sums are fused, as in Triton until 3.9.
 OPTIONS = {"enable_fp_fusion": True}
 
@@ -65,6 +67,15 @@ def parse_target(name: str) -> tuple[str, int | str, int]:
 def binary_kind(target: str) -> str:
     """What the binary of a target is called: `cubin` or `hsaco`."""
     return {"cuda": "cubin", "hip": "hsaco"}[parse_target(target)[0]]
+
+
+def gluon_refusal(found: str | None) -> str | None:
+    """None if this version of Triton has a Gluon that our kernels are tested with, otherwise why not."""
+    if found is None:
+        return "Triton is not installed"
+    if ".".join(found.split(".")[:2]) in GLUON_VERSIONS:
+        return None
+    return f"Triton {found} is installed, and Gluon kernels are tested with {' and '.join(GLUON_VERSIONS)}"
 
 
 def interprets() -> bool:

@@ -14,12 +14,13 @@ from typing import Any, Final
 from attncc.emit.triton.program import TritonProgram
 from attncc.runtime import triton_version
 from attncc.runtime.cache import Store, default_store, digest
-from attncc.schedule.triton import ROWS, Schedules, TritonSchedule
+from attncc.schedule.gluon import GluonSchedule
+from attncc.schedule.triton import ROWS, AnySchedule, Schedules, TritonSchedule
 
 KIND: Final = "tuned"
-Schedule = TritonSchedule
+Schedule = AnySchedule
 #: The kinds of schedules that entries name.
-KINDS: Final = {kind.__name__: kind for kind in (TritonSchedule,)}
+KINDS: Final = {kind.__name__: kind for kind in (TritonSchedule, GluonSchedule)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ class Winner:
         """Why this schedule runs, as `explain` words it."""
         s = self.schedule
         before = "" if self.first_ms is None else f", {self.first_ms:.3f} ms for the choice of the tables"
-        sizes = f"tiles of {s.tile_q} queries x {s.tile_kv} keys, {s.num_warps} warps, {s.num_stages} stages"
+        stages = s.stages if isinstance(s, GluonSchedule) else s.num_stages
+        kind = f"{s.consumers} warpgroups, Gluon" if isinstance(s, GluonSchedule) else f"{s.num_warps} warps"
+        sizes = f"tiles of {s.tile_q} queries x {s.tile_kv} keys, {kind}, {stages} stages"
         times = f"best of {self.tried} ({self.ms:.3f} ms{before}; {self.shape})"
         return f"{sizes}: tuned on {self.device} {self.date}, {times}"
 

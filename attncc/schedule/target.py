@@ -68,11 +68,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A back end and the machine that it emits for: `device` is torch's type, `arch` a GPU such as `sm_90`."""
+    """A back end and the machine that it emits for: `device` is torch's type, `arch` a GPU such as `sm_90`.
+
+    `gluon` allows Gluon kernels, where the GPU and the installed Triton are known to run them.
+    """
 
     backend: str = "torch"
     device: str = "cpu"
     arch: str | None = None
+    gluon: bool = False
 
 
 TORCH_CPU = Target("torch", "cpu")

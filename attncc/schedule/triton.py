@@ -8,9 +8,10 @@ the first choice that keeps all its values in registers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from attncc.errors import InputError
+from attncc.schedule.gluon import GluonSchedule, choose_gluon_schedules
 from attncc.schedule.target import Problem, Target
 
 Row = tuple[int, int, int, int]  # tile_q, tile_kv, num_warps, num_stages
@@ -27,20 +28,25 @@ class TritonSchedule:
     reasons: tuple[str, ...] = ()
 
 
+AnySchedule = TritonSchedule | GluonSchedule
+
+
 @dataclass(frozen=True, slots=True)
 class Schedules:
     """How each pass of a variant runs. `others` are further choices by name, for kernels that the first do not suit."""
 
-    forward: TritonSchedule
-    backward_q: TritonSchedule
-    backward_kv: TritonSchedule
-    backward_pairs: TritonSchedule | None = None
-    others: tuple[tuple[str, tuple[TritonSchedule, ...]], ...] = ()
+    forward: AnySchedule
+    backward_q: AnySchedule
+    backward_kv: AnySchedule
+    backward_pairs: TritonSchedule
+    others: tuple[tuple[str, tuple[AnySchedule, ...]], ...] = ()
 
-    @property
-    def of_pairs(self) -> TritonSchedule:
-        """The schedule of the passes that sum, or write out, what single pairs give to captured tensors."""
-        return self.backward_pairs or self.backward_q
+    def without_gluon(self) -> Schedules:
+        """These schedules for tensors that Gluon kernels do not take: the first choices that are Triton's."""
+        every = {name: (getattr(self, name), *further) for name, further in self.others}
+        plain = {n: tuple(s for s in found if isinstance(s, TritonSchedule)) for n, found in every.items()}
+        firsts: dict[str, Any] = {name: found[0] for name, found in plain.items()}
+        return replace(self, **firsts, others=tuple((name, found[1:]) for name, found in plain.items()))
 
     def choices(self, name: str) -> tuple[Schedules, ...]:
         """These schedules, then the same with each further choice for one name."""
@@ -94,9 +100,12 @@ MAX_HEAD_DIM: Final = 256
 
 def choose_triton_schedules(problem: Problem, target: Target) -> Schedules:
     """How each pass runs. Raises InputError for tile sizes that a kernel cannot have."""
+    chosen: dict[str, tuple[AnySchedule, ...]]
     chosen = {name: _choose(name, problem, target) for name in ROWS}
+    chosen |= {name: (*choose_gluon_schedules(name, problem, target), *chosen[name]) for name in chosen}
     others = tuple((name, schedules[1:]) for name, schedules in chosen.items())
-    return Schedules(**{name: schedules[0] for name, schedules in chosen.items()}, others=others)
+    firsts: dict[str, Any] = {name: schedules[0] for name, schedules in chosen.items()}
+    return Schedules(**firsts, others=others)
 
 
 def head_tile(dim: int) -> int:

@@ -38,7 +38,7 @@ from attncc.ir.syntax import Level
 from attncc.passes import simplify
 from attncc.schedule import Problem
 from attncc.schedule.guards import Guarded
-from attncc.schedule.triton import TritonSchedule
+from attncc.schedule.triton import AnySchedule, TritonSchedule
 
 SIZES: Final = ("batch", "heads", "group", "q_len", "kv_len")
 #: q_idx - kv_idx, where indices are written along diagonals.
@@ -143,7 +143,7 @@ def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str]
     tiles = draw_visits(draft, variant, KEYS)
     drawn = draw_loops(draft, "q_idx", tiles, None, ())
     problem = variant.problem
-    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *_table(tiles)]
+    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *table_arguments(tiles)]
     values = common_values(draft, schedule, docstring) | {
         "arguments": argument_lines(extra),
         "tile_order": _longest_first(variant.spec),
@@ -164,7 +164,7 @@ def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str]
     return Drawn(values, tuple(arguments))
 
 
-def prepare(variant: Variant, schedule: TritonSchedule, *, readable: bool) -> Drawn:
+def prepare(variant: Variant, schedule: AnySchedule, *, readable: bool) -> Drawn:
     """The kernel before the passes backward: delta, and lse in base 2."""
     draft = Draft(variant.guarded, variant.problem, "triton/prepare", readable=readable)
     dtype = pointer_type(variant.problem.dtype)
@@ -185,7 +185,11 @@ def backward_q(variant: Variant, schedule: TritonSchedule, docstring: Sequence[s
     sums = variant.row_sums
     drawn = draw_loops(draft, "q_idx", tiles, variant.derivatives, sums)
     problem = variant.problem
-    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *_table(tiles), *_sum_arguments(sums)]
+    extra = [
+        *draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)),
+        *table_arguments(tiles),
+        *sum_arguments(sums),
+    ]
     values = common_values(draft, schedule, docstring) | {
         "arguments": argument_lines(extra),
         "tile_order": _longest_first(variant.spec),
@@ -205,7 +209,11 @@ def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[
     sums = variant.column_sums
     drawn = draw_loops(draft, "kv_idx", tiles, variant.derivatives, sums)
     problem = variant.problem
-    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *_table(tiles), *_sum_arguments(sums)]
+    extra = [
+        *draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)),
+        *table_arguments(tiles),
+        *sum_arguments(sums),
+    ]
     store = (
         "tl.store(grad_sum{0}_ptr + (b * heads + h).to(tl.int64) * kv_len + kv_row, grad_sum{0}, mask=kv_row < kv_len)"
     )
@@ -228,7 +236,11 @@ def backward_pairs(variant: Variant, schedule: TritonSchedule, docstring: Sequen
     tiles = draw_visits(draft, variant, KEYS)
     sums = variant.pair_sums
     drawn = draw_loops(draft, "q_idx", tiles, variant.derivatives, sums, STORE_PAIRS)
-    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *_table(tiles), *_sum_arguments(sums)]
+    extra = [
+        *draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)),
+        *table_arguments(tiles),
+        *sum_arguments(sums),
+    ]
     problem = variant.problem
     values = common_values(draft, schedule, docstring) | {
         "arguments": argument_lines(extra),
@@ -249,7 +261,7 @@ def backward_diagonal(variant: Variant, schedule: TritonSchedule, docstring: Seq
     tables, reads = statistics_of(draft, test, {"q": "q_tile_index", "kv": "kv_tile_index"})
     place = Place("test", EVERYTHING)
     visit = draft.printer.print((place,), test.visit)[test.visit].text
-    extra = [*draft.capture_arguments(*drawn.roots, test.visit), *tables, *_sum_arguments(sums)]
+    extra = [*draft.capture_arguments(*drawn.roots, test.visit), *tables, *sum_arguments(sums)]
     loops = _loop_values(draft, tiles, drawn.loops, variant)
     turn = "tl.gather(grad_sum{0}, turned, 1)"
     stores = [
@@ -300,11 +312,13 @@ def _longest_first(spec: AttentionSpec) -> str:
     return "program % tiles" if spec.mask is TRUE else "tiles - 1 - program % tiles"
 
 
-def _table(tiles: Visits) -> list[tuple[Argument, Role]]:
+def table_arguments(tiles: Visits) -> list[tuple[Argument, Role]]:
+    """The table of tiles, where a kernel reads one."""
     return [(argument, Role(argument.name)) for argument in tiles.arguments]
 
 
-def _sum_arguments(sums: Sequence[Expr]) -> list[tuple[Argument, Role]]:
+def sum_arguments(sums: Sequence[Expr]) -> list[tuple[Argument, Role]]:
+    """Where sums for the gradients of captured tensors go."""
     return [(Argument(f"grad_sum{i}_ptr", "*fp32", divisible=True), Role("grad_sum", i)) for i in range(len(sums))]
 
 

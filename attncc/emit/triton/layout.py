@@ -122,7 +122,8 @@ def _depth(line: str) -> int:
 
 def _closes(line: str, before: str) -> bool:
     """Whether the line stands behind a block that has ended."""
-    return bool(before) and _depth(line) < _depth(before) and line.strip()[:1] not in (")", "]", "")
+    goes_on = line.strip()[:1] in (")", "]", "") or line.strip().startswith(("else:", "elif "))
+    return bool(before) and _depth(line) < _depth(before) and not goes_on
 
 
 def _opens(line: str, before: str) -> bool:

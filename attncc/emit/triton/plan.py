@@ -37,7 +37,7 @@ from attncc.ir import FALSE, SCORE, Expr, Op, apply, const, postorder
 from attncc.ir.syntax import Level
 from attncc.schedule import Problem
 from attncc.schedule.guards import Guarded, size_name
-from attncc.schedule.triton import TritonSchedule, head_tile
+from attncc.schedule.triton import AnySchedule, head_tile
 
 #: Names that every kernel uses beside those of its template.
 FIXED_NAMES: Final = (
@@ -248,11 +248,11 @@ PARTIAL_TITLE: Final = "tiles that the mask cuts, or that reach past the end"
 FULL_TITLE: Final = "tiles that are visible as a whole"
 
 
-def common_values(draft: Draft, schedule: TritonSchedule, docstring: Sequence[str]) -> dict[str, object]:
+def common_values(draft: Draft, schedule: AnySchedule, docstring: Sequence[str]) -> dict[str, object]:
     """What every template asks for."""
     problem = draft.problem
     return {
-        "docstring": _quoted(docstring) if draft.readable else (),
+        "docstring": quoted(docstring) if draft.readable else (),
         "head_masks": head_masks(problem),
         "tile_q": schedule.tile_q,
         "tile_kv": schedule.tile_kv,
@@ -264,7 +264,8 @@ def common_values(draft: Draft, schedule: TritonSchedule, docstring: Sequence[st
     }
 
 
-def _quoted(lines: Sequence[str]) -> list[str]:
+def quoted(lines: Sequence[str]) -> list[str]:
+    """The lines of a docstring, with its quotes."""
     first, *rest = escaped(lines)
     return [f'"""{first}', *rest, '"""'] if rest else [f'"""{first}"""']
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from attncc.emit.gluon import kernels as gluon_kernels
+from attncc.emit.gluon.language import to_gluon
 from attncc.emit.kernel import TritonKernel
 from attncc.emit.render import KernelSource, docstring, tidy
 from attncc.emit.templates import fill
@@ -28,7 +30,8 @@ from attncc.emit.triton.layout import prune, space, wrap, wrap_prose
 from attncc.emit.triton.plan import Drawn, Role
 from attncc.emit.triton.tables import list_tiles, refine_tiles
 from attncc.emit.triton.visits import is_tabulated
-from attncc.schedule.triton import Schedules, TritonSchedule
+from attncc.schedule.gluon import GluonSchedule
+from attncc.schedule.triton import AnySchedule, Schedules, TritonSchedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +41,31 @@ class Emitted:
     kernel: TritonKernel
     roles: tuple[Role, ...]
     source: KernelSource
-    schedule: TritonSchedule
+    schedule: AnySchedule
 
 
-def emit_forward(variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
+def emit_forward(variant: Variant, schedule: AnySchedule, text: str) -> Emitted:
     """The forward kernel; `text` is the variant as `.attn`."""
-    lines = wrap_prose(docstring(variant.spec.name, text, schedule.reasons, "forward, Triton"))
-    return _emit("forward", schedule, variant, lambda readable: forward(variant, schedule, lines, readable=readable))
+    return _emit_pass("forward", forward, variant, schedule, text)
 
 
-def emit_prepare(variant: Variant, schedule: TritonSchedule) -> Emitted:
+def emit_prepare(variant: Variant, schedule: AnySchedule) -> Emitted:
     """The kernel before both passes backward."""
     return _emit("prepare", schedule, variant, lambda readable: prepare(variant, schedule, readable=readable))
 
 
-def _emit_pass(name: str, draw: Callable[..., Drawn], variant: Variant, schedule: TritonSchedule, text: str) -> Emitted:
-    """A pass backward."""
-    lines = wrap_prose(docstring(variant.spec.name, text, schedule.reasons, f"{name.replace('_', ' over ')}, Triton"))
+def _emit_pass(name: str, draw: Callable[..., Drawn], variant: Variant, schedule: AnySchedule, text: str) -> Emitted:
+    """A pass, in the language of its schedule; `draw` is Triton's."""
+    language = "Triton"
+    if isinstance(schedule, GluonSchedule):
+        language, draw = "Gluon", getattr(gluon_kernels, name)
+    lines = wrap_prose(
+        docstring(variant.spec.name, text, schedule.reasons, f"{name.replace('_', ' over ')}, {language}")
+    )
     return _emit(name, schedule, variant, lambda readable: draw(variant, schedule, lines, readable=readable))
 
 
-def emit_list_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool) -> Emitted:
+def emit_list_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: bool) -> Emitted:
     """The kernel that lists the tiles which a pass visits."""
     return _emit(
         "tiles",
@@ -69,7 +76,7 @@ def emit_list_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries:
     )
 
 
-def emit_refine_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool) -> Emitted:
+def emit_refine_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: bool) -> Emitted:
     """The kernel that looks inside the partial tiles of a table."""
     return _emit(
         "refine",
@@ -81,10 +88,15 @@ def emit_refine_tiles(variant: Variant, schedule: TritonSchedule, *, owns_querie
 
 
 def _emit(
-    template: str, schedule: TritonSchedule, variant: Variant, draw: Callable[[bool], Drawn], entry: str | None = None
+    template: str,
+    schedule: AnySchedule,
+    variant: Variant,
+    draw: Callable[[bool], Drawn],
+    entry: str | None = None,
 ) -> Emitted:
     read, built = draw(True), draw(False)
-    text, idle = _text(template, built)
+    gluon = isinstance(schedule, GluonSchedule) and template in GLUON
+    text, idle = _text(template, built, gluon)
     digest = hashlib.sha256(text.encode()).hexdigest()
     passed = [(argument, role) for argument, role in built.arguments if argument.name not in idle]
     kernel = TritonKernel(
@@ -93,14 +105,16 @@ def _emit(
         tuple(argument for argument, _ in passed),
         schedule.num_warps,
         schedule.num_stages,
+        gluon=gluon,
     )
-    source = KernelSource(f"{variant.spec.name}_{template}", _text(template, read)[0], digest)
+    source = KernelSource(f"{variant.spec.name}_{template}", _text(template, read, gluon)[0], digest)
     return Emitted(kernel, tuple(role for _, role in passed), source, schedule)
 
 
-def _text(template: str, drawn: Drawn) -> tuple[str, tuple[str, ...]]:
+def _text(template: str, drawn: Drawn, gluon: bool) -> tuple[str, tuple[str, ...]]:
     """A filled template, and the arguments that it does without."""
-    text, idle = prune(tidy(fill(f"triton/{template}", dict(drawn.values))))
+    filled = fill(f"{'gluon' if gluon else 'triton'}/{template}", dict(drawn.values))
+    text, idle = prune(tidy(to_gluon(filled) if gluon else filled))
     return space([row for line in text.split("\n") for row in wrap(line)]), idle
 
 
@@ -136,6 +150,8 @@ class TritonProgram:
         return tuple(emitted for kernel, emitted in self.passes.items() if SCHEDULED_AS.get(kernel, kernel) == name)
 
 
+#: The passes that have Gluon kernels.
+GLUON: Final = ("forward", "backward_q", "backward_kv")
 #: Kernels that run under the schedule of another name.
 SCHEDULED_AS: Final = {"prepare": "backward_q", "backward_diagonal": "backward_pairs"}
 
@@ -152,10 +168,10 @@ def emit_program(variant: Variant, schedules: Schedules, text: str) -> TritonPro
     if gradients.k or gradients.v or variant.column_sums:
         passes["backward_kv"] = _emit_pass("backward_kv", backward_kv, variant, schedules.backward_kv, text)
     if variant.diagonal_sums:
-        square = square_tiles(schedules.of_pairs)
+        square = square_tiles(schedules.backward_pairs)
         passes["backward_diagonal"] = _emit_pass("backward_diagonal", backward_diagonal, variant, square, text)
     if variant.pair_sums:
-        passes["backward_pairs"] = _emit_pass("backward_pairs", backward_pairs, variant, schedules.of_pairs, text)
+        passes["backward_pairs"] = _emit_pass("backward_pairs", backward_pairs, variant, schedules.backward_pairs, text)
     return TritonProgram(variant, schedules, text, passes, _lists(variant, passes), emit_host(variant))
 
 

@@ -22,7 +22,7 @@ from attncc.emit.triton.plan import Draft, Drawn, Role, argument_lines, common_v
 from attncc.emit.triton.statistics import statistics_of
 from attncc.emit.triton.visits import TABLE_POINTERS
 from attncc.ir import Expr, Op, apply
-from attncc.schedule.triton import TritonSchedule
+from attncc.schedule.triton import AnySchedule
 
 #: Tiles that a program of `list_tiles` looks at together.
 CHUNK: Final = 128
@@ -52,7 +52,7 @@ def bounds_of(test: TileTest, walked: str) -> dict[str, Expr]:
     return {name: root for name, root in before.items() if root.op is not Op.CONST}
 
 
-def list_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool, readable: bool) -> Drawn:
+def list_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: bool, readable: bool) -> Drawn:
     """The kernel that fills a table: for each tile of one axis, the tiles of the other that are visited."""
     draft = Draft(variant.guarded, variant.problem, "triton/tiles", readable=readable)
     test, walked = variant.test, "kv" if owns_queries else "q"
@@ -90,7 +90,7 @@ def _bound(draft: Draft, reads: list[str], name: str, root: Expr) -> Bound:
     return Bound(name, (*used, *lines), text)
 
 
-def refine_tiles(variant: Variant, schedule: TritonSchedule, *, owns_queries: bool, readable: bool) -> Drawn:
+def refine_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: bool, readable: bool) -> Drawn:
     """The kernel that looks inside the partial tiles of a table, pair by pair."""
     draft = Draft(variant.guarded, variant.problem, "triton/refine", readable=readable)
     mask = variant.spec.mask

@@ -48,6 +48,7 @@ class Visits:
     full_count: str
     full_start: tuple[str, ...]
     arguments: tuple[Argument, ...] = ()
+    at_most_one_partial: bool = False
 
 
 def is_tabulated(shape: MaskShape) -> bool:
@@ -77,6 +78,7 @@ def _all_full(walked: Walk) -> Visits:
         partial_start=(f"{walked.start} = (full_count + step) * {walked.tile}",),
         full_count="full_count",
         full_start=(f"{walked.start} = step * {walked.tile}",),
+        at_most_one_partial=True,
     )
 
 

@@ -1,0 +1,112 @@
+"""How Gluon kernels run on Hopper: warpgroups, tiles, stages, and how they hand work to one another.
+
+`ROWS` holds the choices by head size, the fastest measured first. A Gluon kernel takes a 16-bit dtype, and tensors that
+the GPU's tensor memory accelerator (TMA) can load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from attncc.schedule.target import Problem, Target
+
+ARCH: Final = "sm_90"
+DTYPES: Final = ("bfloat16", "float16")
+#: Rows of a product that one warpgroup computes.
+WARPGROUP_ROWS: Final = 64
+#: Threads and registers of a multiprocessor decide how many registers a warpgroup may have.
+REGISTERS: Final = {2: 240, 3: 160}
+PRODUCER_REGISTERS: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class GluonSchedule:
+    """How one Gluon kernel runs; `reasons` say why.
+
+    `consumers` warpgroups own 64 queries each. `named_empties` frees stages by named barriers instead of barriers in
+    memory; with `takes_turns` two consumers start their products in turn; `persistent` starts one program for each
+    multiprocessor, which takes tile after tile; `out_over_q` stores the output through the memory of the queries.
+    `v_stages` is 0 where V has as many stages as K.
+    """
+
+    tile_q: int
+    tile_kv: int
+    consumers: int
+    stages: int
+    named_empties: bool = False
+    takes_turns: bool = False
+    persistent: bool = False
+    out_over_q: bool = False
+    v_stages: int = 0
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def num_warps(self) -> int:
+        """Warps of the first consumer, as Triton counts; the others are workers."""
+        return 4
+
+    @property
+    def num_stages(self) -> int:
+        """Stages that Triton would make; here the kernel makes its own."""
+        return 1
+
+
+MEASURED: Final = "H100, bf16, B S 16384, H D 2048, full and causal, 2026-11-23"
+
+
+def _forward(
+    consumers: int, tile_kv: int, stages: int = 2, *, turns: bool = False, over: bool = False
+) -> GluonSchedule:
+    return GluonSchedule(
+        consumers * WARPGROUP_ROWS,
+        tile_kv,
+        consumers,
+        stages,
+        named_empties=stages == 2,
+        takes_turns=turns,
+        out_over_q=over,
+    )
+
+
+def _backward(tile_q: int, tile_kv: int, stages: int, v_stages: int = 0) -> GluonSchedule:
+    return GluonSchedule(tile_q, tile_kv, 2, stages, v_stages=v_stages)
+
+
+#: By pass and by head size held in the kernel.
+ROWS: Final[dict[str, dict[int, tuple[GluonSchedule, ...]]]] = {
+    "forward": {
+        64: (_forward(3, 128), _forward(2, 128, turns=True), _forward(2, 64, 4)),
+        128: (_forward(2, 128, turns=True), _forward(2, 64, 3)),
+        256: (_forward(2, 64, turns=True, over=True),),
+    },
+    "backward_q": {
+        64: (_backward(128, 128, 2), _backward(128, 64, 3)),
+        128: (_backward(128, 128, 2), _backward(128, 64, 2)),
+    },
+    "backward_kv": {
+        64: (_backward(64, 128, 3),),
+        128: (_backward(64, 128, 3),),
+    },
+}
+
+
+def gluon_head_tile(dim: int) -> int:
+    """The width at which a Gluon kernel holds a head."""
+    return max(64, 1 << (dim - 1).bit_length())
+
+
+def choose_gluon_schedules(name: str, problem: Problem, target: Target) -> tuple[GluonSchedule, ...]:
+    """The schedules that a pass may run under, best first; none where it has no Gluon kernel."""
+    if not target.gluon or target.arch != ARCH or problem.dtype not in DTYPES or problem.tile_q or problem.tile_kv:
+        return ()
+    head, value = gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim)
+    rows = ROWS.get(name, {}).get(max(head, value), ())
+    return tuple(replace(row, reasons=(_reason(row),)) for row in rows if head == value or not row.out_over_q)
+
+
+def _reason(row: GluonSchedule) -> str:
+    return (
+        f"Hopper kernel, tiles of {row.tile_q} queries x {row.tile_kv} keys, {row.consumers} warpgroups compute and "
+        f"one warp loads, {row.stages} stages: fastest of those measured ({MEASURED})"
+    )

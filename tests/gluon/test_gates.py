@@ -1,0 +1,66 @@
+"""Every schedule of a Gluon kernel, compiled without a GPU, has the machine code that makes it fast."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from attncc.runtime import triton_build
+from attncc.runtime.triton_fit import SETUP_SPILLS
+from attncc.schedule.gluon import ROWS, GluonSchedule
+from attncc.schedule.triton import SHARED_LIMITS
+from tests.gluon.inspect import Inspection, inspect_ptx
+from tests.gluon.rendered import Call
+
+CASES = [(kernel, width, row) for kernel, rows in ROWS.items() for width, each in rows.items() for row in each]
+IDS = [f"{kernel}-{width}-{row.tile_q}x{row.tile_kv}" for kernel, width, row in CASES]
+#: Rows that a product instruction takes at a time of what it sums over.
+DEPTH = 16
+MASK = "causal"  # two loops where a pass has two, tiles that are cut, and tiles that are not
+
+
+@cache
+def inspected(kernel: str, width: int, row: GluonSchedule) -> Inspection:
+    emitted = Call(MASK, 200, width).emitted(kernel, row)
+    made, metadata = triton_build._compile(emitted.kernel, "sm_90")
+    return inspect_ptx(str(made["ptx"]), int(metadata["shared"]))
+
+
+@pytest.mark.parametrize(("kernel", "width", "row"), CASES, ids=IDS)
+def test_products_run_beside_each_other_and_nothing_spills(kernel, width, row):
+    found = inspected(kernel, width, row)
+    assert found.messages == ()
+    assert not found.serialized
+    assert found.spill_stores <= SETUP_SPILLS
+    assert found.shared <= SHARED_LIMITS["sm_90"] * 1024
+
+
+@pytest.mark.parametrize(("kernel", "width", "row"), CASES, ids=IDS)
+def test_every_product_is_an_instruction_of_the_tensor_cores(kernel, width, row):
+    found = inspected(kernel, width, row).instructions
+    head = width // DEPTH
+    if kernel == "forward":  # a first tile and a loop, each with a product with K and one with V
+        wanted = (2 * head, 2 * row.tile_kv // DEPTH)
+    elif kernel == "backward_q":  # a first product with K, and in each of two loops one with V, one with K, and dQ
+        wanted = (head + 2 * 2 * head, 2 * row.tile_kv // DEPTH)
+    else:  # the same with Q and the gradient of out; dK and dV
+        wanted = (head + 2 * 2 * head, 2 * 2 * row.tile_q // DEPTH)
+    assert (found.products_of_shared, found.products_of_registers) == tuple(row.consumers * each for each in wanted)
+
+
+@pytest.mark.parametrize("width", ROWS["forward"])
+def test_the_exponentials_run_while_products_do(width):
+    row = ROWS["forward"][width][0]
+    each = 64 * row.tile_kv // 128  # elements that a thread holds
+    overlapped = inspected("forward", width, row).instructions.overlapped_exponentials
+    assert sum(count >= each for count in overlapped) >= row.consumers
+
+
+@pytest.mark.parametrize(("kernel", "width", "row"), CASES, ids=IDS)
+def test_warps_give_their_registers_to_those_that_compute(kernel, width, row):
+    found = inspected(kernel, width, row).instructions
+    assert found.loads
+    assert found.stores
+    assert max(found.register_changes) >= 160
+    assert min(found.register_changes) == 24

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.gluon.machine import Clock, Fault, Program, current, here, join
+from tests.gluon.machine import Clock, Fault, Partition, Program, current, here, join
 
 FIRST_FREE = 8  # Triton takes the named barriers from 0 on: the program, the switch loop, and one for each worker
 NAMED = 16
@@ -110,10 +110,11 @@ class Mbarrier:
 
 @dataclass
 class NamedBarrier:
-    """`arrived` of `threads` are there in this generation."""
+    """`arrived` of `threads` are there in this generation, those of `there`."""
 
     threads: int = 0
     arrived: int = 0
+    there: set[Partition] = field(default_factory=set)
     generation: int = 0
     told: Clock = field(default_factory=dict)
     known: Clock = field(default_factory=dict)
@@ -131,7 +132,10 @@ class NamedBarriers:
         me.machine.pause()
         barrier = self.barriers[number]
         self._check(number, barrier, threads)
+        if me in barrier.there:
+            raise Fault("barrier", f"{me.name} comes to named barrier {number} twice while others are missing {here()}")
         barrier.threads = threads
+        barrier.there.add(me)
         barrier.arrived += 32 * me.warps
         me.tell(barrier.told)
         if barrier.arrived > threads:
@@ -139,6 +143,7 @@ class NamedBarriers:
         generation = barrier.generation
         if barrier.arrived == threads:
             barrier.arrived = 0
+            barrier.there.clear()
             barrier.generation += 1
             join(barrier.known, barrier.told)
         if waits:

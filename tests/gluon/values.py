@@ -44,6 +44,9 @@ class Dtype:
     def is_int(self) -> bool:
         return not self.is_float
 
+    def __deepcopy__(self, memo: object) -> Dtype:
+        return self  # types are compared by identity
+
     def hold(self, values: Array) -> Array:
         """Values as this type holds them."""
         held = np.asarray(values).astype(self.array, copy=False)

@@ -1,0 +1,125 @@
+"""Every schedule of the Hopper kernels: right in the simulator, and as ptxas should have it; no GPU is needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from attncc import pipeline
+from attncc.emit.kernel import TritonKernel
+from attncc.emit.triton.program import TritonProgram
+from attncc.schedule.target import Gradients, Problem, Target
+from tests.gluon.inspect import Inspection, inspect_kernel
+from tests.gluon.launch import Launch, simulated
+from tests.gluon.mutants import mutants
+from tests.gluon.simulator import Fault
+from tests.runtime.triton.cases import dense, errors, gallery_case, outcome, triton
+
+schedules = pytest.importorskip("attncc.schedule.gluon", reason="there are no Hopper kernels yet")
+
+#: bfloat16 holds 8 bits; weights and gradients of scores are rounded to it once each, and results once more.
+TOLERANCE = 3 * 2**-8
+SHARED_LIMIT = 227 * 1024
+#: More tiles than any ring has stages, the last of them cut by the end of the sequence.
+LENGTH = 520
+ORDERING = ("named_barrier", "acquire", "release")
+
+PASSES = [(name, dim, i) for name, rows in schedules.ROWS.items() for dim, row in rows.items() for i in range(len(row))]
+CHOICES = sorted({(dim, i) for _, dim, i in PASSES})
+SLOW = ["nobody", "produce", "consume[0]", "consume[1]", "transfers"]
+
+
+def choose(dim: int, i: int) -> Any:
+    """What runs every pass under its choice of this number, or its last."""
+
+    def settle(program: TritonProgram) -> TritonProgram:
+        rows = {name: found[dim] for name, found in schedules.ROWS.items() if dim in found}
+        chosen = {name: row[min(i, len(row) - 1)] for name, row in rows.items()}
+        return program.rescheduled(replace(program.schedules, **chosen))
+
+    return settle
+
+
+@pytest.mark.parametrize("slow", SLOW)
+@pytest.mark.parametrize(("dim", "i"), CHOICES)
+def test_kernels_are_right_however_slow_a_part_is(dim: int, i: int, slow: str):
+    name = ("causal", "documents", "full")[(i + SLOW.index(slow)) % 3]
+    case = gallery_case(name, 260, dim=dim, value_dim=dim, batch=1, heads=2, group=2)
+    with simulated(seed=i, slow=(slow,), settle=choose(dim, i)) as launches:
+        found = outcome(triton(case), *case.tensors(torch.bfloat16))
+    wanted = outcome(dense(case), *case.tensors(torch.float64))
+    assert max(errors(found, wanted)) < TOLERANCE
+    assert any(launch.kernel.gluon for launch in launches)
+
+
+@cache
+def launches_of(dim: int) -> dict[str, Launch]:
+    """Launches of the first schedules, forward by one program that takes all tiles in turn."""
+    case = gallery_case("causal", LENGTH, dim=dim, value_dim=dim, batch=1, heads=1, group=1)
+    with simulated(settle=choose(dim, 0)) as launches:
+        outcome(triton(case), *case.tensors(torch.bfloat16))
+    found = {launch.kernel.entry: launch for launch in launches if launch.kernel.gluon}
+    return {name: replace(one, grid=(1, 1, 1)) if name == "forward" else one for name, one in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"), [("forward", 64), ("forward", 128), ("backward_q", 64), ("backward_kv", 64), ("backward_kv", 128)]
+)
+def test_no_mutant_of_the_kernels_survives(name: str, dim: int):
+    launch = launches_of(dim)[name]
+    text = launch.kernel.source.text
+    assert launch.again(text, seed=1)
+    survivors = [one.name for one in mutants(text, ORDERING) if not caught(launch, one.text)]
+    # V has as many stages as K here and is freed before K, so that the barriers of K would do for both.
+    assert [one for one in survivors if not (name == "backward_q" and "v_empty" in one)] == []
+
+
+def caught(launch: Launch, text: str) -> bool:
+    try:
+        return not launch.again(text, seed=1)
+    except Fault:
+        return True
+
+
+def kernel(name: str, dim: int, i: int) -> TritonKernel:
+    """The causal kernel of a pass under one of its schedules."""
+    spec = gallery_case("causal", 64, dim=dim, value_dim=dim).spec
+    problem = Problem("bfloat16", dim, dim, 4, 4, gradients=None if name == "forward" else Gradients())
+    lowered = pipeline.lower(spec, problem, Target("triton", "cuda", "sm_90"))
+    programs = lowered.triton_forward if name == "forward" else lowered.triton_backward
+    assert programs is not None
+    return choose(dim, i)(programs()).passes[name].kernel
+
+
+@cache
+def inspected(name: str, dim: int, i: int) -> Inspection:
+    return inspect_kernel(kernel(name, dim, i))
+
+
+@pytest.mark.parametrize(("name", "dim", "i"), PASSES)
+def test_ptxas_keeps_everything_in_registers_and_products_under_way(name: str, dim: int, i: int):
+    found, row = inspected(name, dim, i), schedules.ROWS[name][dim][i]
+    instructions = found.instructions
+    assert (found.spill_stores, found.spill_loads, instructions.local_accesses) == (0, 0, 0)
+    assert found.messages == ()
+    assert found.shared <= SHARED_LIMIT
+    assert {schedules.PRODUCER_REGISTERS, schedules.REGISTERS[row.consumers]} <= set(instructions.register_changes)
+    columns = row.tile_q if name == "backward_kv" else row.tile_kv
+    weights = 64 * columns // 128  # of a product of 64 rows, in each of 128 threads
+    if name == "forward":
+        # The weights of the next tile, and two rows' decay, are worked out while both products run.
+        assert instructions.overlapped_exponentials == (weights + 2,) * row.consumers
+    else:
+        assert {wait.exponentials for wait in instructions.waits} == {0, weights}
+
+
+@pytest.mark.parametrize(("name", "dim", "i"), [one for one in PASSES if one[0] == "forward"])
+def test_forward_kernels_hold_each_product_twice(name: str, dim: int, i: int):
+    """The first tile's and the others' scores; the last tile's and the others' output."""
+    instructions, row = inspected(name, dim, i).instructions, schedules.ROWS[name][dim][i]
+    assert instructions.products_of_shared == 2 * row.consumers * dim // 16
+    assert instructions.products_of_registers == 2 * row.consumers * row.tile_kv // 16

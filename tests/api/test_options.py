@@ -1,5 +1,9 @@
+import inspect
+import re
+
 import pytest
 
+import attncc
 from attncc.api.options import check_options
 from attncc.errors import InputError, UnsupportedError
 
@@ -54,3 +58,12 @@ def test_a_setting_decides_for_every_device(monkeypatch):
     assert options(check_bounds=True).checks_bounds("cpu")
     monkeypatch.setattr("attncc.api.options.CHECK_BOUNDS", "on")
     assert options().checks_bounds("cuda")
+
+
+def test_the_documentation_has_every_argument_of_a_call(repository):
+    page = (repository / "docs" / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*`) \|", page.partition("## A call")[2].partition("\n## ")[0], re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    for call in (attncc.Variant.__call__, attncc.attention):
+        arguments = [p.name for p in inspect.signature(call).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        assert named == [argument for argument in arguments if argument != "name"]

@@ -17,7 +17,6 @@ from attncc.analysis.bands import summarize_mask
 from attncc.emit import Derivatives, KernelSource, differentiable, docstring, plan, render
 from attncc.emit.triton.kernels import Variant
 from attncc.emit.triton.program import TritonProgram, emit_program
-from attncc.emit.triton.visits import is_tabulated
 from attncc.frontend import parse
 from attncc.ir import SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
@@ -165,10 +164,9 @@ def _lower_triton(
     target: Target,
     observe: Observe,
 ) -> Lowered:
-    shape = summarize_mask(guarded.spec.mask)
-    schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target, is_tabulated(shape))
+    schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target)
     text = print_spec(spec, names="user")
-    bare = Variant(guarded, replace(problem, gradients=None), shape)
+    bare = Variant(guarded, replace(problem, gradients=None), summarize_mask(guarded.spec.mask))
     forward, backward = TritonPrograms(bare, schedules, text), None
     observe("forward", forward().source)
     if problem.gradients is not None:

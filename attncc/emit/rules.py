@@ -6,13 +6,14 @@ only once, and, where tiles are to be looked into, the mask itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from attncc.analysis.reach import Reach, reach
 from attncc.analysis.symbolic import KV_MAX, KV_MIN
 from attncc.analysis.tiles import TileTest
-from attncc.emit.draft import GROUP, PAIR_AXES, SETUP, STATISTICS, WORD, Draft
+from attncc.emit.draft import GROUP, PAIR_AXES, SETUP, SIZE_LEAVES, STATISTICS, WORD, Draft
 from attncc.emit.printer import Line, Place
 from attncc.emit.templates import fill
 from attncc.ir import TRUE, AttentionSpec, Expr, Origin
@@ -53,7 +54,10 @@ def tile_function(
 ) -> list[str]:
     """The lines of the function `tiles`. Its captures and parameters are those of the spec, in their order."""
     draft = _TilesDraft(TEMPLATE, spec, test, dtypes, accumulator, origins, readable=readable)
-    return [line.rstrip() for line in fill(TEMPLATE, draft.values(refine)).rstrip().split("\n")]
+    text = re.sub(
+        r"\n+(?=    def )", "\n\n", fill(TEMPLATE, draft.values(refine))
+    )  # line statements swallow blank lines
+    return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
 class _TilesDraft(Draft):
@@ -82,8 +86,8 @@ class _TilesDraft(Draft):
             **dict(zip(("visit_since", "visit_until", "full_since", "full_until"), reached or [""] * 4, strict=True)),
             "refines": refine,
             "mask": mask[0],
-            "values": ["values = [", *(f"    {pair}," for pair in statistics), "]"] if statistics else ["values = []"],
-            "rules": rules_text(bounds, refine),
+            "values": ["values = [", *(f"    {pair}," for pair in statistics), "]"] if statistics else [],
+            "rules": rules_text("values" if statistics else "[]", bounds, refine),
         }
 
     def statistics(self) -> list[str]:
@@ -125,11 +129,13 @@ class _TilesDraft(Draft):
         tensors = [Line(f"{name} = torch.tensor({name})") for name in ("b", "h") if name in used]
         own = [line for place in (SETUP, GROUP, STATISTICS) for line in self.printer.lines.get(place.name, [])]
         setup = [*tensors, *self.used_setup(used), Line(f"device = {device}")]
-        return [*setup, *self.indices(used, "q_all", "kv_all"), *own]
+        lines = [*setup, *self.indices(used, "q_all", "kv_all"), *own]
+        read = set(WORD.findall("\n".join(map(str, lines))))
+        return [Line("batch, heads, q_len, kv_len = sizes"), *lines] if read & {*SIZE_LEAVES} else lines
 
 
-def rules_text(bounds: Sequence[Reach], refine: bool) -> str:
+def rules_text(values: str, bounds: Sequence[Reach], refine: bool) -> str:
     """The arguments of the Rules that the function returns."""
     exact = bool(bounds) and all(each.exact for each in bounds)
-    parts = ["device", "values", "judge", *(["reach"] if bounds else [])]
+    parts = ["device", values, "judge", *(["reach"] if bounds else [])]
     return ", ".join([*parts, *["exact=True"] * exact, *["visible=visible"] * refine])

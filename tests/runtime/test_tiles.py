@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from attncc import pipeline
 from attncc.analysis import tile_test
 from attncc.frontend import parse
-from attncc.reference import evaluate_dense
+from attncc.reference import evaluate_dense, reference
+from attncc.runtime.op import attend
+from attncc.runtime.tables import Runs
 from attncc.runtime.tiles import FULL, PARTIAL, SKIP, Sizes, count_tiles, tile_rows
 from tests.share import share
 from tests.strategies import random_problem
@@ -81,6 +84,38 @@ def test_random_masks_never_skip_a_visible_pair_nor_call_a_hidden_one_full():
         found = torch.stack([row.classes for row in rows])
         exact = brute_force(visible[b, h], 16, 8)
         assert ((found == exact) | (found == PARTIAL)).all(), f"seed {seed}"
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "q_idx - kv_idx >= 3 and q_idx - kv_idx <= 5 and q_idx + kv_idx >= 100 and q_idx + kv_idx <= 220",
+        "3 * q_idx - 2 * kv_idx >= 5 and 2 * kv_idx - 3 * q_idx >= -6",
+        "q_idx == kv_idx + 5 and 2 * q_idx + 3 * kv_idx > 300",
+        "q_idx >= kv_idx and 3 * q_idx <= 2 * kv_idx + width",
+    ],
+)
+def test_the_torch_kernel_visits_exactly_the_tiles_that_hold_a_pair(mask, monkeypatch):
+    spec = spec_of(mask)
+    q = torch.randn(1, 1, 257, 8)
+    taken = []
+    lists = Runs.lists
+    monkeypatch.setattr(Runs, "lists", lambda runs: taken.extend(lists(runs)) or lists(runs))
+    out, _ = attend(pipeline.remember(spec), q, q, q, (), (70,), scale=0.3, tile_q=16, tile_kv=8)
+    visible = evaluate_dense(spec.mask, {"batch": 1, "heads": 1, "q_len": 257, "kv_len": 257}, {}, {"width": 70})[0, 0]
+    found = torch.full((17, 33), SKIP)
+    for row, runs in enumerate(taken):
+        for start, end, cut in runs:
+            found[row, start:end] = PARTIAL if cut else FULL
+    assert torch.equal(found, brute_force(visible, 16, 8))
+    assert not torch.equal(found > SKIP, intervals(spec) > SKIP)  # bounds alone would visit more
+    torch.testing.assert_close(out, reference(spec, q, q, q, (), {"width": 70}, scale=0.3))
+
+
+def intervals(spec) -> Tensor:
+    """The classes that intervals prove."""
+    rows = tile_rows(tile_test(spec.mask), Sizes(1, 1, 257, 257), 16, 8, {"width": 70}, {})
+    return torch.stack([row.classes for row in rows])
 
 
 def test_no_keys_give_no_tiles():

@@ -28,9 +28,9 @@ LOG2E = 1.4426950408889634  # weights are powers of 2, which are faster than tho
 
 def tiles(sizes, captures, parameters, b, h):
     """What tells the tiles of one sequence and head: statistics at each position, and tests of tiles by their ends."""
-    batch, heads, q_len, kv_len = sizes
     window = torch.tensor(parameters[0])
     device = torch.device("cpu")
+
     def judge(q_min, q_max, kv_min, kv_max, extremes):
         """Whether any pair of a tile may be visible, and whether all are."""
         visit = (window > 0) & (kv_max + window > q_min) & (q_max >= kv_min)
@@ -45,8 +45,7 @@ def tiles(sizes, captures, parameters, b, h):
         full_until = q_min >= kv_max
         return visit_since, visit_until, full_since, full_until
 
-    values = []
-    return Rules(device, values, judge, reach, exact=True)
+    return Rules(device, [], judge, reach, exact=True)
 
 
 def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale):

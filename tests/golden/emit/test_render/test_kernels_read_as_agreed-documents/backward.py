@@ -32,6 +32,7 @@ def tiles(sizes, captures, parameters, b, h):
     device = doc_ids.device
     q_all = torch.arange(q_len, device=device)
     kv_all = torch.arange(kv_len, device=device)
+
     def judge(q_min, q_max, kv_min, kv_max, extremes):
         """Whether any pair of a tile may be visible, and whether all are."""
         key_least, key_most, _ = extremes[0]

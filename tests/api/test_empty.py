@@ -1,4 +1,4 @@
-"""Captured tensors without elements: harmless where nothing visible reads them, an error or NaN where something does."""
+"""Captured tensors without elements: harmless where no visible pair reads them, an error or NaN where one does."""
 
 import pytest
 import torch

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from attncc.analysis.conditions import conjunctions, normal_condition
 from attncc.analysis.linear import Form, form_of, sort_key
-from attncc.analysis.logic import joined, literal_form, negated, parts
+from attncc.analysis.logic import joined, literal, literal_form, negated, parts
 from attncc.analysis.symbolic import ExprNumbers
 from attncc.ir import (
     BATCH,
@@ -35,6 +35,8 @@ from attncc.ir import (
 
 #: Of more parameters than this that are used alike, one order is tried.
 MAX_TIED = 3
+#: Of more conjuncts than this no two are added to find a third.
+MAX_PAIRED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,12 @@ def _ranked(literals: Sequence[Expr], op: Op) -> list[tuple[str, ...]]:
     names = sorted({str(e.value) for e in postorder(*literals) if e.op is op})
     uses: dict[str, list[str]] = {}
     for name in names:
-        for literal in literals:
-            found = postorder(literal)
+        for each in literals:
+            found = postorder(each)
             if any(e.op is op and e.value == name for e in found):
                 rename = [{str(e.value): "other" for e in found if e.op is each} for each in (Op.PARAM, Op.LOAD)]
                 rename[op is Op.LOAD][name] = "this"
-                uses.setdefault(name, []).append(sort_key(_renamed(literal, *rename)))
+                uses.setdefault(name, []).append(sort_key(_respelled(_renamed(each, *rename))))
     groups: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         groups.setdefault(tuple(sorted(uses[name])), []).append(name)
@@ -94,6 +96,12 @@ def _ranked(literals: Sequence[Expr], op: Op) -> list[tuple[str, ...]]:
         tied = itertools.permutations(group) if len(group) <= MAX_TIED else [tuple(group)]
         orders = [(*order, *more) for more in tied for order in orders]
     return orders
+
+
+def _respelled(expr: Expr) -> Expr:
+    """A comparison in its one spelling: which side a term stands on must not follow from a name that it had."""
+    found = literal_form(expr)
+    return expr if found is None else literal(*found)
 
 
 def _renamed(root: Expr, parameters: Mapping[str, str], captures: Mapping[str, str]) -> Expr:
@@ -130,6 +138,12 @@ def _follows(numbers: ExprNumbers, form: Form, from_: Iterable[Form]) -> bool:
     return numbers.is_nonnegative(form) or any(numbers.is_nonnegative(form.plus(known, -1)) for known in from_)
 
 
+def _follows_from_two(numbers: ExprNumbers, form: Form, from_: Sequence[Form]) -> bool:
+    """Whether form >= 0 follows from two others: d + w > 0 from d >= 0 and w > d, which is their sum with d twice."""
+    pairs = itertools.permutations(from_, 2) if len(from_) <= MAX_PAIRED else ()
+    return any(numbers.is_nonnegative(form.plus(x, -1).plus(y, -times)) for x, y in pairs for times in (1, 2))
+
+
 def _without_implied(numbers: ExprNumbers, literals: Sequence[Expr]) -> list[Expr] | None:
     """The literals without those that follow from the others; None if they contradict what always holds."""
     forms = [literal_form(each) for each in literals]
@@ -141,7 +155,9 @@ def _without_implied(numbers: ExprNumbers, literals: Sequence[Expr]) -> list[Exp
         if _follows(numbers, found[1].scaled(-1).shifted(-1), _known_forms()):
             return None
         others = [f[1] for j in (*kept, *range(i + 1, len(forms))) if (f := forms[j]) is not None and f[0] is Op.GE]
-        if not _follows(numbers, found[1], [*others, *_known_forms()]):
+        if not _follows(numbers, found[1], [*others, *_known_forms()]) and not _follows_from_two(
+            numbers, found[1], others
+        ):
             kept.append(i)
     return [literals[i] for i in kept]
 

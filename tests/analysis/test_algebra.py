@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from attncc.analysis.algebra import Standing, equivalent, is_empty, is_everything, subsumes
-from attncc.analysis.canonical import canonical, canonical_condition, complement
+from attncc.analysis.canonical import _renamed, canonical, canonical_condition, complement
 from attncc.ir import (
     FALSE,
     KV_IDX,
@@ -23,6 +25,7 @@ from attncc.ir import (
     evaluate,
     load,
     param,
+    postorder,
 )
 from tests.analysis.masks import Draw, Undefined, make, truths
 from tests.analysis.test_bands import Fragment
@@ -52,6 +55,15 @@ EQUAL = {
     "abs as two bounds": (
         make(Op.LT, make(Op.ABS, DISTANCE), W),
         conjunction(make(Op.LT, DISTANCE, W), make(Op.GT, DISTANCE, make(Op.NEG, W))),
+    ),
+    "abs as two bounds, the other way round": (
+        make(Op.GT, W, make(Op.ABS, make(Op.SUB, KV_IDX, Q_IDX))),
+        conjunction(make(Op.LT, make(Op.SUB, KV_IDX, Q_IDX), W), make(Op.LT, DISTANCE, W)),
+    ),
+    "a window and its causal part": (WINDOW, conjunction(CAUSAL, make(Op.LT, make(Op.ABS, DISTANCE), W))),
+    "a renamed capture": (
+        DOCUMENTS,
+        make(Op.EQ, load("segment", Scalar.INDEX, B, Q_IDX), load("segment", Scalar.INDEX, B, KV_IDX)),
     ),
     "two cases of one mask": (CAUSAL, make(Op.WHERE, make(Op.LT, H, 2), CAUSAL, CAUSAL)),
     "both sides of a case": (
@@ -188,3 +200,14 @@ def test_canonical_forms_do_not_change_when_made_again() -> None:
     for seed in range(share(1000)):
         condition = canonical_condition(Fragment(seed).mask(3))
         assert canonical(condition).digest == canonical(canonical(condition).condition).digest, seed
+
+
+@pytest.mark.parametrize("kind", [Draw, Fragment])
+def test_renamed_parameters_and_captures_keep_the_digest(kind: type[Draw]) -> None:
+    for seed in range(share(1000)):
+        mask, r = kind(seed).mask(3), random.Random(seed)
+        used = [sorted({str(e.value) for e in postorder(mask) if e.op is op}) for op in (Op.PARAM, Op.LOAD)]
+        names = [
+            {name: f"{letter}{r.randrange(10**6)}" for name in each} for letter, each in zip("nt", used, strict=True)
+        ]
+        assert canonical(mask).digest == canonical(_renamed(mask, *names)).digest, seed

@@ -123,7 +123,7 @@ def simulated(
         mock.patch.object(triton_build, "interpret", interpret),
         mock.patch.object(triton_kernel, "Descriptor", Described, create=True),
         mock.patch.object(triton_attention, "settle", lambda program, _: settle(program) if settle else program),
-        mock.patch.object(op, "target_of", lambda backend, _: Target(backend, "cpu", "sm_90")),
+        mock.patch.object(op, "target_of", lambda backend, _: Target(backend, "cpu", "sm_90", gluon=True)),
         mock.patch.dict(op._KERNELS, clear=True),
         mock.patch.dict(op._PASSES, clear=True),
     ):

@@ -12,14 +12,14 @@ import torch
 from attncc import pipeline
 from attncc.emit.kernel import TritonKernel
 from attncc.emit.triton.program import TritonProgram
+from attncc.schedule import gluon as schedules
 from attncc.schedule.target import Gradients, Problem, Target
 from tests.gluon.inspect import Inspection, inspect_kernel
 from tests.gluon.launch import Launch, simulated
 from tests.gluon.mutants import mutants
 from tests.gluon.simulator import Fault
 from tests.runtime.triton.cases import dense, errors, gallery_case, outcome, triton
-
-schedules = pytest.importorskip("attncc.schedule.gluon", reason="there are no Hopper kernels yet")
+from tests.share import SHARE
 
 #: bfloat16 holds 8 bits; weights and gradients of scores are rounded to it once each, and results once more.
 TOLERANCE = 3 * 2**-8
@@ -31,6 +31,10 @@ ORDERING = ("named_barrier", "acquire", "release")
 PASSES = [(name, dim, i) for name, rows in schedules.ROWS.items() for dim, row in rows.items() for i in range(len(row))]
 CHOICES = sorted({(dim, i) for _, dim, i in PASSES})
 SLOW = ["nobody", "produce", "consume[0]", "consume[1]", "transfers"]
+#: Each choice with every slow part; in `make test` with two of them.
+PACES = [
+    (dim, i, slow) for at, (dim, i) in enumerate(CHOICES) for slow in (SLOW * 2)[at : at + (5 if SHARE == 1 else 2)]
+]
 
 
 def choose(dim: int, i: int) -> Any:
@@ -44,8 +48,7 @@ def choose(dim: int, i: int) -> Any:
     return settle
 
 
-@pytest.mark.parametrize("slow", SLOW)
-@pytest.mark.parametrize(("dim", "i"), CHOICES)
+@pytest.mark.parametrize(("dim", "i", "slow"), PACES)
 def test_kernels_are_right_however_slow_a_part_is(dim: int, i: int, slow: str):
     name = ("causal", "documents", "full")[(i + SLOW.index(slow)) % 3]
     case = gallery_case(name, 260, dim=dim, value_dim=dim, batch=1, heads=2, group=2)
@@ -89,7 +92,7 @@ def kernel(name: str, dim: int, i: int) -> TritonKernel:
     """The causal kernel of a pass under one of its schedules."""
     spec = gallery_case("causal", 64, dim=dim, value_dim=dim).spec
     problem = Problem("bfloat16", dim, dim, 4, 4, gradients=None if name == "forward" else Gradients())
-    lowered = pipeline.lower(spec, problem, Target("triton", "cuda", "sm_90"))
+    lowered = pipeline.lower(spec, problem, Target("triton", "cuda", "sm_90", gluon=True))
     programs = lowered.triton_forward if name == "forward" else lowered.triton_backward
     assert programs is not None
     return choose(dim, i)(programs()).passes[name].kernel

@@ -17,6 +17,7 @@ from attncc.analysis.bands import summarize_mask
 from attncc.emit import Derivatives, KernelSource, differentiable, docstring, plan, render
 from attncc.emit.triton.kernels import Variant
 from attncc.emit.triton.program import TritonProgram, emit_program
+from attncc.emit.triton.visits import is_tabulated
 from attncc.frontend import parse
 from attncc.ir import SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
@@ -164,9 +165,10 @@ def _lower_triton(
     target: Target,
     observe: Observe,
 ) -> Lowered:
-    schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target)
+    shape = summarize_mask(guarded.spec.mask)
+    schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target, is_tabulated(shape))
     text = print_spec(spec, names="user")
-    bare = Variant(guarded, replace(problem, gradients=None), summarize_mask(guarded.spec.mask))
+    bare = Variant(guarded, replace(problem, gradients=None), shape)
     forward, backward = TritonPrograms(bare, schedules, text), None
     observe("forward", forward().source)
     if problem.gradients is not None:

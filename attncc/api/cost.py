@@ -12,6 +12,7 @@ from attncc.analysis.bands import summarize_mask
 from attncc.analysis.count import Grid, row_runs
 from attncc.api.program import Reading
 from attncc.api.values import check_captures, check_parameters
+from attncc.emit.triton.visits import is_tabulated
 from attncc.errors import UnsupportedError
 from attncc.ir import TRUE, Expr
 from attncc.report.cost import Cost, Machine, Shape, TileCounts, cost_of
@@ -35,7 +36,8 @@ def cost_of_variant(reading: Reading, shape: Shape, machine: Machine, block_m: i
     head, heads = shape.head_dim, (shape.heads, shape.kv_heads)
     dtypes = tuple(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
     problem = Problem(shape.dtype, head, head, *heads, dtypes, tile_q=block_m, tile_kv=block_n)
-    schedule = choose_triton_schedules(problem, Target("triton", "cuda", machine.arch)).forward
+    tabulated = is_tabulated(summarize_mask(spec.mask))
+    schedule = choose_triton_schedules(problem, Target("triton", "cuda", machine.arch), tabulated).forward
     grid = Grid(shape.q_len, shape.kv_len, schedule.tile_q, schedule.tile_kv)
     counted = _counted(spec.mask, grid, sizes, parameters, captures)
     return cost_of(spec.name, shape, machine, counted)

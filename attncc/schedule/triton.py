@@ -63,7 +63,7 @@ ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
         256: ((128, 64, 8, 2), (128, 32, 8, 2), (64, 32, 4, 3), (64, 32, 4, 2), (64, 32, 8, 1), (32, 32, 4, 1)),
     },
     "backward_q": {
-        64: ((128, 64, 4, 3), (64, 32, 4, 3), (128, 64, 8, 3), (64, 64, 4, 2), (64, 32, 4, 1)),
+        64: ((64, 32, 4, 3), (128, 64, 8, 3), (64, 64, 4, 2), (64, 32, 4, 1)),
         128: ((128, 64, 8, 3), (128, 32, 8, 3), (64, 64, 8, 2), (64, 32, 4, 2), (64, 32, 4, 1)),
         256: ((128, 32, 8, 3), (128, 32, 8, 2), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1)),
     },
@@ -77,6 +77,20 @@ ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
         128: ((64, 64, 8, 2), (64, 32, 8, 2), (32, 32, 4, 1)),
         256: ((64, 32, 8, 2), (32, 32, 8, 1), (32, 32, 4, 1)),
     },
+}
+#: Where query heads share key heads: the loop over them costs the pass over keys so many registers that the rows above
+#: spill in every variant of a survey of eight (compiled for sm_90, 2026-11-23).
+GROUPED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
+    "backward_kv": {
+        64: ((32, 64, 4, 3), (32, 64, 4, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
+        128: ((32, 64, 8, 1), (32, 32, 4, 1)),
+    }
+}
+#: Where tiles come from a table: most are cut by the mask, so that low ones pay (12 documents, D 128: 195 TFLOP/s
+#: forward against 176, H100, 2026-11-23), and addresses take fewer registers than closed forms.
+TABULATED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
+    "forward": {128: ((64, 32, 4, 3), *ROWS["forward"][128])},
+    "backward_kv": ROWS["backward_kv"],
 }
 #: For float32, whose products run on the ordinary units in full precision.
 WIDE_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
@@ -98,10 +112,13 @@ REDUCTIONS: Final = 5120
 MAX_HEAD_DIM: Final = 256
 
 
-def choose_triton_schedules(problem: Problem, target: Target) -> Schedules:
-    """How each pass runs. Raises InputError for tile sizes that a kernel cannot have."""
+def choose_triton_schedules(problem: Problem, target: Target, tabulated: bool = False) -> Schedules:
+    """How each pass runs; `tabulated` says that tiles come from a table, not from closed forms.
+
+    Raises InputError for tile sizes that a kernel cannot have.
+    """
     chosen: dict[str, tuple[AnySchedule, ...]]
-    chosen = {name: _choose(name, problem, target) for name in ROWS}
+    chosen = {name: _choose(name, problem, target, tabulated) for name in ROWS}
     chosen |= {name: (*choose_gluon_schedules(name, problem, target), *chosen[name]) for name in chosen}
     others = tuple((name, schedules[1:]) for name, schedules in chosen.items())
     firsts: dict[str, Any] = {name: schedules[0] for name, schedules in chosen.items()}
@@ -113,11 +130,19 @@ def head_tile(dim: int) -> int:
     return max(16, 1 << (dim - 1).bit_length())
 
 
-def _choose(name: str, problem: Problem, target: Target) -> tuple[TritonSchedule, ...]:
-    """Every schedule that a pass may run under, best first."""
+def rows_of(name: str, problem: Problem, tabulated: bool) -> tuple[Row, ...]:
+    """The rows for a pass, best first: what suits the mask before what suits the heads, and both before the rest."""
     width = max(head_tile(problem.head_dim), head_tile(problem.value_dim))
-    table = (WIDE_ROWS if problem.dtype == "float32" else ROWS)[name]
-    rows = table[64 if width <= 64 else 128 if width <= 128 else 256]
+    width = 64 if width <= 64 else 128 if width <= 128 else 256
+    if problem.dtype == "float32":
+        return WIDE_ROWS[name][width]
+    tables = [TABULATED_ROWS] * tabulated + [GROUPED_ROWS] * (problem.heads != problem.kv_heads)
+    return next((table[name][width] for table in tables if width in table.get(name, ())), ROWS[name][width])
+
+
+def _choose(name: str, problem: Problem, target: Target, tabulated: bool) -> tuple[TritonSchedule, ...]:
+    """Every schedule that a pass may run under, best first."""
+    rows = rows_of(name, problem, tabulated)
     limit = SHARED_LIMITS.get(target.arch or "", DEFAULT_LIMIT) * 1024
     fitting = tuple(row for row in rows if shared_bytes(row, problem, name) <= limit) or rows[-1:]
     schedules = (TritonSchedule(*row, _reasons(row, problem, rows)) for row in fitting)
@@ -141,7 +166,8 @@ def shared_bytes(row: Row, problem: Problem, name: str, pair_bytes: int = 0) -> 
 
 def _reasons(row: Row, problem: Problem, rows: tuple[Row, ...]) -> tuple[str, ...]:
     tile_q, tile_kv, warps, stages = row
-    why = "fastest of those measured" if row == rows[0] else "the fastest that fits this GPU's memory and registers"
+    first = "fastest of those measured that keep their values in registers"
+    why = first if row == rows[0] else "the fastest that fits this GPU's memory and registers"
     where = MEASURED if problem.dtype != "float32" else "float32 products in full precision leave room for small tiles"
     return (f"tiles of {tile_q} queries x {tile_kv} keys, {warps} warps, {stages} stages: {why} ({where})",)
 

@@ -32,7 +32,10 @@ class TritonForward:
         kernel = loaded.kernels["forward"]
         values = call_values(q, k, v, captures, parameters, scale) | strides("out", out)
         self._kernels, self._loaded, self._parameters = kernels, loaded, tuple(parameters)
-        self._launch, self._grid = kernel.launch, kernel.grid(-(-q.shape[2] // kernel.tile_q) * q.shape[0] * q.shape[1])
+        self._launch, self._grid = (
+            kernel.launch,
+            kernel.grid(-(-q.shape[2] // kernel.tile_q) * q.shape[0] * q.shape[1], q.shape[2]),
+        )
         self._values = {key: value for key, value in values.items() if not _is_pointer(key)}
         self._arguments = [self._values.get(key) for key in kernel.keys]
         self._places = tuple((kernel.keys.index(key), i) for i, key in enumerate(POINTERS) if key in kernel.keys)

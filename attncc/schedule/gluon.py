@@ -25,9 +25,10 @@ class GluonSchedule:
     """How one Gluon kernel runs; `reasons` say why.
 
     `consumers` warpgroups own 64 queries each. `named_empties` frees stages by named barriers instead of barriers in
-    memory; with `takes_turns` two consumers start their products in turn; `persistent` starts one program for each
-    multiprocessor, which takes tile after tile; `out_over_q` stores the output through the memory of the queries.
-    `v_stages` is 0 where V has as many stages as K.
+    memory; with `takes_turns` two consumers start their products in turn; `out_over_q` stores the output through the
+    memory of the queries; `v_stages` is 0 where V has as many stages as K. Up to `persistent_until` queries one program
+    runs on each multiprocessor and takes tile after tile: it loads the next while it ends one. With longer sequences
+    such programs drift apart and share less of the L2 cache.
     """
 
     tile_q: int
@@ -36,7 +37,7 @@ class GluonSchedule:
     stages: int
     named_empties: bool = False
     takes_turns: bool = False
-    persistent: bool = False
+    persistent_until: int = 0
     out_over_q: bool = False
     v_stages: int = 0
     reasons: tuple[str, ...] = ()
@@ -64,6 +65,7 @@ def _forward(
         consumers,
         stages,
         named_empties=stages == 2,
+        persistent_until=4096,
         takes_turns=turns,
         out_over_q=over,
     )

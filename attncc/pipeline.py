@@ -79,7 +79,8 @@ class TritonPrograms:
         of 2 ** 31 elements and more."""
         if (aligned, wide) not in self.made:
             variant = replace(self.variant, aligned=aligned, wide=wide)
-            schedules = self.schedules if aligned else self.schedules.without_gluon()
+            takes_gluon = aligned and not (variant.derivatives is not None and variant.shares_rows)
+            schedules = self.schedules if takes_gluon else self.schedules.without_gluon()
             self.made[aligned, wide] = emit_program(variant, schedules, self.text)
         return self.made[aligned, wide]
 

@@ -144,20 +144,25 @@ class Draft:
 
     def used_setup(self, used: Container[str]) -> list[Line]:
         """Captures and parameters by name, and sizes as tensors, where anything reads them."""
-        lines = [Line(f"{name} = captures[{i}]") for i, name in enumerate(self.captures.values()) if name in used]
-        lines += [
+        sizes = [(c.name, dim) for c in self.spec.captures for dim in range(c.rank)]
+        extents = [(self.extents[size_name(*size)], *size) for size in sizes]
+        sized = {self.captures[name] for text, name, _ in extents if text in used}  # also where nothing else is read
+        tables = [
+            Line(f"{name} = captures[{i}]")
+            for i, name in enumerate(self.captures.values())
+            if name in used or name in sized
+        ]
+        lines = [
             Line(f"{name} = torch.tensor(parameters[{i}])")
             for i, name in enumerate(self.parameters.values())
             if name in used
         ]
-        sizes = [(c.name, dim) for c in self.spec.captures for dim in range(c.rank)]
-        extents = [(self.extents[size_name(*size)], *size) for size in sizes]
         lines += [
             Line(f"{text} = torch.tensor({self.captures[name]}.shape[{dim}])")
             for text, name, dim in extents
             if text in used
         ]
-        return lines + self.indices(used, "batch_size", "head_count", "query_count", "key_count")
+        return tables + lines + self.indices(used, "batch_size", "head_count", "query_count", "key_count")
 
     def group_lines(self) -> list[Line]:
         """What is known once per group of heads."""

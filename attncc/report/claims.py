@@ -56,6 +56,7 @@ def _claim_dict(claim: Claim) -> dict[str, object]:
     return {
         "statement": claim.statement,
         "verdict": claim.verdict.name.lower(),
+        "steps": 0 if claim.proof is None else claim.proof.steps,
         "cases": [
             {"sum": [[share, inequality(form)] for share, form in case.terms], "total": case.total} for case in cases
         ],
@@ -67,10 +68,11 @@ def _reasons(claim: Claim, shown: int) -> list[str]:
     """Why a proven claim holds: for each case of its denial, inequalities that contradict each other."""
     if claim.proof is None:
         return []
-    cases = claim.proof.contradictions
+    cases, steps = claim.proof.contradictions, claim.proof.steps
     if not cases:
         return ["    its denial is false by itself"]
-    rows = [
+    rows = [f"    bounds of the positions come from {steps} steps of elimination, each checked"] if steps else []
+    rows += [
         "    if it did not hold, these would all hold, but in whole numbers they add up to a contradiction:"
         if len(cases) == 1
         else f"    if it did not hold, one of {len(cases)} cases would, but each adds up to a contradiction:"

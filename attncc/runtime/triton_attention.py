@@ -180,9 +180,10 @@ class TritonPass:
         """The backward pass by these kernels, into `grad_q`, and `grad_k` and `grad_v` of every sequence."""
         held = [fit_capture(capture, q) for capture in captures]
         values = call_values(q, k, v, held, parameters, scale)
-        rows = [torch.empty(largest.shape, dtype=torch.float32, device=q.device) for _ in range(2)]
+        rows = [torch.empty(largest.shape, dtype=torch.float32, device=q.device) for _ in range(3)]
         given = {"largest": largest, "sums": sums, "grad_lse": grad_lse}
-        named = {name: fit_rows(tensor) for name, tensor in given.items()} | {"lse2": rows[0], "delta": rows[1]}
+        named = {name: fit_rows(tensor) for name, tensor in given.items()}
+        named |= {"lse2": rows[0], "delta": rows[1], "share": rows[2]}
         named |= {"out": out, "grad_out": grad_out, "grad_q": grad_q, "grad_k": grad_k, "grad_v": grad_v}
         values |= {f"{name}_ptr": pointer(tensor) for name, tensor in named.items()}
         for name, tensor in (("out", out), ("do", grad_out), ("dq", grad_q), ("dk", grad_k), ("dv", grad_v)):

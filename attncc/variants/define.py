@@ -108,6 +108,8 @@ class Mod:
         )
 
     def __bool__(self) -> bool:
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("torch._dynamo"):
+            return True  # torch.compile of torch 2.11 asks whether there is something to call
         hint = "combine masks with `&`, `|` and `~`, scores with `>>`; to see whether one is given, use `is None`"
         raise LanguageError(f"the {self.kind} `{self.name}` has no truth value", hint=hint)
 
@@ -302,8 +304,16 @@ def _required(function: ModFunction) -> tuple[str, ...]:
     return tuple(each.name for each in parameters if each.default is each.empty)
 
 
-@functools.lru_cache(maxsize=64)
 def _signature(names: tuple[str, ...]) -> inspect.Signature:
+    return _made_signature(names)
+
+
+# torch.compile takes what it gives as a constant (torch.compiler.assume_constant_result, which would import torch).
+_signature._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.lru_cache(maxsize=64)
+def _made_signature(names: tuple[str, ...]) -> inspect.Signature:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature([inspect.Parameter(name, kind) for name in names])
 

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from attncc.analysis import certificate
 from attncc.analysis.bands import Bands, MaskShape, Range, summarize_mask
 from attncc.analysis.certificate import Verdict, prove
+from attncc.analysis.solver import Solver
 from attncc.analysis.symbolic import KV_MIN, Q_MAX, Q_MIN
+from attncc.analysis.systems import count_checked
 from attncc.ir import (
     KV_IDX,
     KV_LEN,
@@ -27,6 +30,7 @@ from attncc.ir import (
     param,
 )
 from tests.analysis.masks import make
+from tests.analysis.test_gallery_masks import SPECS
 
 DISTANCE = make(Op.SUB, Q_IDX, KV_IDX)
 CAUSAL = make(Op.GE, Q_IDX, KV_IDX)
@@ -93,6 +97,40 @@ def test_wrong_ranges_are_refuted(mask: Expr, changes: dict[str, Expr]) -> None:
     for claim in refuted:
         assert claim.witness is not None
         assert evaluate(claim.denial, claim.witness)
+
+
+@pytest.mark.parametrize("name", ["halo_2d", "context_sharding", "dilated_window"])
+def test_nothing_wrong_is_proven_where_no_witness_is_looked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate._Checker, "_witness", lambda *_: None)
+    mask = SPECS[name].mask
+    shape = summarize_mask(mask)
+    assert isinstance(shape, Bands)
+    later = [replace(r, start=make(Op.ADD, r.start, 1)) for r in shape.kv_ranges]
+    sooner = [replace(r, stop=make(Op.SUB, r.stop, 1)) for r in shape.q_ranges]
+    smaller = replace(shape.test, visit=conjunction(shape.test.visit, make(Op.GT, Q_MAX, KV_MIN)))
+    larger = replace(shape.test, full=disjunction(shape.test.full, make(Op.GT, Q_MAX, KV_MIN)))
+    for changed, part in (
+        ({"kv_ranges": tuple(later)}, "keys outside"),
+        ({"q_ranges": tuple(sooner)}, "queries outside"),
+        ({"test": smaller}, "a tile that is not visited"),
+        ({"test": larger}, "every pair of a full tile"),
+    ):
+        claims = [c for c in prove(mask, replace(shape, **changed)).claims if c.statement.startswith(part)]
+        assert [c.verdict for c in claims] == [Verdict.TESTED], part
+
+
+def test_a_wrong_step_of_an_elimination_is_found() -> None:
+    solver = Solver(SPECS["neighborhood_2d"].mask)
+    assert solver.terms is not None
+    checked = 0
+    for term in solver.terms:
+        for each in solver.kv_axis.bounds(term):
+            steps = count_checked(solver.numbers, each)
+            assert steps is not None
+            if steps:
+                checked += 1
+                assert count_checked(solver.numbers, replace(each, form=each.form.shifted(-1))) is None
+    assert checked > 5
 
 
 def test_a_wrong_tile_test_is_refuted() -> None:

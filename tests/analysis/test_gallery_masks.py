@@ -1,14 +1,13 @@
-"""The masks of the gallery, like any other: summarised soundly, most of them as bands, each quickly enough."""
+"""The masks of the gallery, like any other: summarised soundly, most of them as bands."""
 
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 
 from attncc.analysis.bands import Bands, Dense, Tabulated, summarize_mask
-from attncc.analysis.certificate import pretended, prove
+from attncc.analysis.certificate import pretended
 from attncc.analysis.statistics import reads_along_a_side
 from attncc.frontend import trace_functions
 from attncc.ir import TRUE, AttentionSpec
@@ -18,9 +17,6 @@ from tests.analysis.masks import LENGTH, Undefined, actual, is_sound
 from tests.analysis.test_bands import check_ranges
 from tests.analysis.test_tiles import by_test
 from tests.share import share
-
-#: Processor time for one mask; the slowest takes 130 ms (strided_neighborhood_2d, one CPU core, 2026-11).
-SECONDS = 1.0
 
 
 def spec_of(name: str) -> AttentionSpec:
@@ -35,9 +31,7 @@ MASKS = sorted(name for name, spec in SPECS.items() if spec.mask is not TRUE)
 @pytest.mark.parametrize("name", MASKS)
 def test_a_mask_of_the_gallery_is_summarised_soundly(name: str) -> None:
     spec = SPECS[name]
-    start = time.process_time()
     shape = summarize_mask(spec.mask)
-    assert time.process_time() - start < SECONDS
     r = random.Random(name)
     sizes = {"batch": 2, "heads": 4, "q_len": LENGTH, "kv_len": LENGTH}
     for _ in range(share(60)):
@@ -63,17 +57,3 @@ def test_masks_without_captures_along_the_sequence_are_bands() -> None:
     print(f"{len(solved)} of {len(plain)} masks of the gallery are bands, {len(MASKS) - len(plain)} read captures")
     assert len(solved) >= 0.95 * len(plain)
     assert all(isinstance(shapes[name], Tabulated) for name in MASKS if name not in plain)
-
-
-#: Masks with quotients by several parameters, or choices among blocks: some of their claims are tested, not proven.
-TESTED_ONLY = {
-    *("neighborhood_2d", "neighborhood_3d", "dilated_neighborhood_1d", "strided_neighborhood_2d", "halo_2d"),
-    *("shifted_window_2d", "sliding_tile", "view_time", "context_sharding", "bigbird", "selected_blocks"),
-}
-
-
-@pytest.mark.parametrize("name", MASKS[:: round(1 / min(1.0, share(len(MASKS)) / len(MASKS)))])
-def test_the_claims_about_a_mask_of_the_gallery_are_proven(name: str) -> None:
-    found = prove(SPECS[name].mask)
-    assert not found.is_refuted
-    assert found.is_proven or name in TESTED_ONLY

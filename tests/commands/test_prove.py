@@ -58,11 +58,11 @@ def test_a_mask_without_keys_is_warned_of():
     assert "no row" not in attncc("prove", "empty.attn", "-p", "w=-100").err
 
 
-def test_a_claim_that_is_only_tested_fails_where_proofs_are_asked_for(tmp_path):
-    entry = "context_sharding"
+def test_a_claim_that_is_only_tested_fails_where_proofs_are_asked_for(tmp_path, monkeypatch):
     path = tmp_path / "tested.attn"
-    path.write_text(print_spec(SPECS[entry]))
-    assert not prove(canonicalize(SPECS[entry]).mask).is_proven, "choose another variant: this one is proven now"
+    path.write_text(print_spec(SPECS["context_sharding"]))
+    assert attncc("prove", path, "--strict").code == 0
+    monkeypatch.setattr("attncc.analysis.certificate._Checker._by_intervals", lambda *_: None)
     relaxed = attncc("prove", path)
     assert relaxed.code == 0
     assert "tested, not proven" in relaxed.out
@@ -83,9 +83,7 @@ def test_a_refuted_claim_fails_with_its_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_no_claim_about_the_gallery_is_refuted(name):
+def test_every_claim_about_the_gallery_is_proven(name):
     found = prove(canonicalize(SPECS[name]).mask)
-    assert not found.is_refuted, [claim for claim in found.claims if claim.witness]
-    tested = [claim.statement for claim in found.claims if not claim.is_proven]
-    print(f"{name}: {len(found.claims) - len(tested)} of {len(found.claims)} claims are proven")
+    assert found.is_proven, [(c.statement, c.verdict.value, c.witness) for c in found.claims if not c.is_proven]
     assert claims_dict(name, found)["pairs"] == found.pairs > 1000

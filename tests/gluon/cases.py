@@ -44,6 +44,7 @@ def bfloat16(random: np.random.Generator, *shape: int) -> np.ndarray[Any, Any]:
 
 
 def multiply(random: np.random.Generator) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    """Arguments of the pipeline: more rows than one round of programs takes, and an end of the inner dimension."""
     a, b = bfloat16(random, 300, 272), bfloat16(random, 272, 64)
     out = np.full((300, 64), np.nan, np.float32)
     descriptors = {
@@ -55,6 +56,7 @@ def multiply(random: np.random.Generator) -> tuple[dict[str, Any], dict[str, np.
 
 
 def attend(random: np.random.Generator) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    """Arguments of attention by turns: neither length is a multiple of a tile."""
     q, k, v = (bfloat16(random, 1, 1, length, 64) for length in (200, 300, 300))
     out, lse = np.full_like(q, np.nan), np.full(200, np.nan, np.float32)
     scores = q @ k.swapaxes(-1, -2) * 0.125
@@ -70,6 +72,7 @@ def attend(random: np.random.Generator) -> tuple[dict[str, Any], dict[str, np.nd
 
 
 def accumulate(random: np.random.Generator) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    """Arguments of the adding kernel: three programs add to the same rows."""
     x, w = bfloat16(random, 300, 64), bfloat16(random, 150, 64)
     out = np.zeros((300, 64), np.float32)
     descriptors = {

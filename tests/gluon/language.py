@@ -49,6 +49,7 @@ def constexpr(value: Any) -> Any:
 
 
 def arange(start: int, end: int, layout: object = None) -> Tensor:
+    """Whole numbers from `start` to `end`, a power of two of them."""
     size = int(end) - int(start)
     if size < 1 or size & (size - 1):
         raise Fault("type", f"a range of {size} elements, which is no power of two {here()}")
@@ -56,14 +57,17 @@ def arange(start: int, end: int, layout: object = None) -> Tensor:
 
 
 def full(shape: Any, value: Any, dtype: Dtype, layout: object = None) -> Tensor:
+    """A tensor that is `value` everywhere."""
     return Tensor(np.full(sizes((list(shape),)), dtype.hold(tensor(value).values)), dtype)
 
 
 def zeros(shape: Any, dtype: Dtype, layout: object = None) -> Tensor:
+    """A tensor of zeros."""
     return full(shape, 0, dtype)
 
 
 def full_like(like: Tensor, value: Any, **changes: Any) -> Tensor:
+    """A tensor that is `value` everywhere, of the shape and type of another unless told."""
     return full(changes.get("shape") or like.shape, value, changes.get("dtype") or like.dtype)
 
 
@@ -102,28 +106,34 @@ LIBDEVICE: Final[dict[str, Callable[..., Array]]] = {
 
 
 def absolute(x: Any) -> Tensor:
+    """The absolute value."""
     value = tensor(x)
     return Tensor(np.abs(value.values), value.dtype)
 
 
 def maximum(a: Any, b: Any, propagate_nan: object = None) -> Tensor:
+    """The larger of two; a NaN loses unless it shall propagate."""
     return combine(np.maximum if propagate_nan == "all" else np.fmax, a, b)
 
 
 def minimum(a: Any, b: Any, propagate_nan: object = None) -> Tensor:
+    """The smaller of two; a NaN loses unless it shall propagate."""
     return combine(np.minimum if propagate_nan == "all" else np.fmin, a, b)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """`a` where the condition holds, elsewhere `b`."""
     x, y, dtype = common(a, b)
     return Tensor(np.where(tensor(condition).values.astype(np.bool_), x, y), dtype)
 
 
 def cdiv(a: Any, b: Any) -> Any:
+    """The quotient of non-negative integers, rounded up; a constant for constants."""
     return (a + b - 1) // b
 
 
 def umulhi(a: Any, b: Any) -> Tensor:
+    """The upper 32 bits of the product of two unsigned integers."""
     x, y, dtype = common(a, b)
     product = x.astype(np.uint32).astype(np.uint64) * y.astype(np.uint32).astype(np.uint64)
     return Tensor(dtype.hold((product >> np.uint64(32)).astype(np.uint32)), dtype)
@@ -144,6 +154,7 @@ def total(x: Tensor, axis: Any = None, keep_dims: bool = False) -> Tensor:
 
 
 def reduce(x: Tensor, axis: int, combine_fn: Callable[[Tensor, Tensor], Tensor], keep_dims: bool = False) -> Tensor:
+    """Elements along an axis, combined from the first to the last."""
     parts = np.split(x.values, x.shape[axis], axis)
     result = functools.reduce(combine_fn, (Tensor(part, x.dtype) for part in parts))
     return result if keep_dims else Tensor(result.values.squeeze(axis), result.dtype)
@@ -162,14 +173,17 @@ def dot(a: Tensor, b: Tensor, acc: Tensor | None = None, **hints: object) -> Ten
 
 
 def expand_dims(x: Tensor, axis: int) -> Tensor:
+    """The same elements with one more dimension of size 1."""
     return Tensor(np.expand_dims(x.values, axis), x.dtype)
 
 
 def join_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Two tensors as the last dimension of one."""
     return Tensor(np.stack(np.broadcast_arrays(a.values, b.values), -1), a.dtype)
 
 
 def gather(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Elements of a tensor by their index along an axis."""
     return Tensor(np.take_along_axis(x.values, index.values, axis), x.dtype)
 
 
@@ -179,6 +193,7 @@ def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def same(x: Any, *hints: object, **settings: object) -> Any:
+    """The tensor itself: layouts and hints change no value."""
     return x
 
 
@@ -187,15 +202,18 @@ def nothing(*arguments: object, **settings: object) -> None:
 
 
 def static_assert(condition: Any, message: str = "") -> None:
+    """Raises Fault if a condition of compile time does not hold."""
     if not condition:
         raise Fault("type", f"static_assert {message} {here()}")
 
 
 def program_id(axis: int) -> Tensor:
+    """The place of this program along an axis of the grid."""
     return Tensor(np.int32(current().program.index[axis]), INT32)
 
 
 def num_programs(axis: int) -> Tensor:
+    """The size of the grid along an axis."""
     return Tensor(np.int32(current().program.shape[axis]), INT32)
 
 
@@ -205,6 +223,7 @@ def runtime_range(*bounds: Any, **hints: object) -> Iterator[Tensor]:
 
 
 def allocate_shared_memory(dtype: Dtype, shape: Any, layout: object, value: Tensor | None = None) -> Any:
+    """Shared memory that nobody has written, or mbarriers where the layout says so."""
     size = sizes((list(shape),))
     if isinstance(layout, MBarrierLayout):
         array = Mbarriers(current().program, size[0])

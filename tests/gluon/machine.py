@@ -81,10 +81,12 @@ def join(clock: Clock, other: Clock) -> None:
 
 
 def always() -> bool:
+    """Whoever waits for nothing is ready."""
     return True
 
 
 def its_turn() -> str:
+    """What those wait for who wait for nothing."""
     return "its turn"
 
 

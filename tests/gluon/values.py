@@ -297,5 +297,6 @@ _install()
 
 
 def check_shape(found: Sequence[int], wanted: Sequence[int], what: str) -> None:
+    """Raises Fault if a shape is not the one that is needed."""
     if list(found) != list(wanted):
         raise Fault("type", f"{what}: shape {list(found)} where {list(wanted)} is needed {here()}")

@@ -45,8 +45,9 @@ def test_random_variants_agree_with_the_reference(part: int, record_property):
 
 
 #: Seeds that once found a fault: scores of -1e9 whose lse loses their differences (6, 109, 376, 537, 1347, 1689), a
-#: derivative that is NaN where every pair is hidden (35), a read at an index of the score (250), a lost import (1903).
-FAULTS = (6, 35, 109, 250, 376, 537, 1347, 1689, 1903)
+#: derivative that is NaN where every pair is hidden (35), a read at an index of the score (250), a lost import (1903),
+#: the size of a capture that tiles are told apart by, without a read of it (971).
+FAULTS = (6, 35, 109, 250, 376, 537, 971, 1347, 1689, 1903)
 
 
 @pytest.mark.parametrize("seed", FAULTS)

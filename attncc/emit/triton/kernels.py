@@ -5,6 +5,7 @@ Each function fills one template and names the arguments of its kernel in their 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -33,7 +34,7 @@ from attncc.emit.triton.plan import (
 )
 from attncc.emit.triton.statistics import statistics_of
 from attncc.emit.triton.visits import KEYS, QUERIES, Visits, Walk, is_tabulated, visits
-from attncc.ir import KV_IDX, Q_IDX, TRUE, AttentionSpec, Expr, Op, apply, param, substitute
+from attncc.ir import KV_IDX, Q_IDX, TRUE, AttentionSpec, Expr, Op, apply, param, postorder, substitute
 from attncc.ir.syntax import Level
 from attncc.passes import simplify
 from attncc.schedule import Problem
@@ -43,6 +44,10 @@ from attncc.schedule.triton import AnySchedule, TritonSchedule
 SIZES: Final = ("batch", "heads", "group", "q_len", "kv_len")
 #: q_idx - kv_idx, where indices are written along diagonals.
 DISTANCE: Final = param("distance")
+#: What the kernel before the passes backward reads and leaves of each row.
+PREPARED: Final = ("largest_ptr", "sums_ptr", "grad_lse_ptr", "lse2_ptr", "delta_ptr")
+#: From this magnitude of a number in a score on, the last bit of a 32-bit score is no small change of a weight.
+HUGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,18 @@ class Variant:
     def test(self) -> TileTest:
         """The classification of tiles."""
         return self.shape.test
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether scores may be so large that a row's lse, rounded, does not tell its sum of weights."""
+        numbers = (e.value for e in postorder(self.spec.score) if e.op is Op.CONST)
+        huge = any(isinstance(x, int | float) and HUGE <= abs(x) < math.inf for x in numbers)
+        return huge or self.problem.dtype == "float32"
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """The tensor that holds what weights lack because of that."""
+        return ("share_ptr",) if self.shares_rows else ()
 
     @property
     def row_sums(self) -> tuple[Expr, ...]:
@@ -171,11 +188,11 @@ def prepare(variant: Variant, schedule: AnySchedule, *, readable: bool) -> Drawn
     values = common_values(draft, schedule, ("What both backward passes need of each row.",))
     arguments = [
         *(pointer(name, dtype, variant.aligned) for name in ("out_ptr", "grad_out_ptr")),
-        *(pointer(name, "*fp32") for name in ("largest_ptr", "sums_ptr", "grad_lse_ptr", "lse2_ptr", "delta_ptr")),
+        *(pointer(name, "*fp32") for name in (*PREPARED, *variant.shares)),
         *stride_arguments(("out", "do"), variant.aligned),
         *map(size, ("heads", "q_len")),
     ]
-    return Drawn(values | {"grad_lse": variant.grad_lse}, tuple(arguments))
+    return Drawn(values | {"grad_lse": variant.grad_lse, "shares_rows": variant.shares_rows}, tuple(arguments))
 
 
 def backward_q(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
@@ -301,9 +318,13 @@ def _loop_values(
         "once": parts[0],
         "rows": parts[1],
         "visits": tiles.before,
+        "shares_rows": variant.shares_rows,
         "folds_scale": not loops[0]["exponent"],
         "uses_scale_log2": not loops[0]["exponent"] or any("scale_log2" in text for text in map(str, texts)),
-        "walks": [{**loop, **load_lines(variant.problem, bool(loop["masked"]), variant.wide)} for loop in loops],
+        "walks": [
+            {**loop, **load_lines(variant.problem, bool(loop["masked"]), variant.wide, variant.shares_rows)}
+            for loop in loops
+        ],
     }
 
 
@@ -328,7 +349,7 @@ def _backward_arguments(
     dtype = pointer_type(variant.problem.dtype)
     return (
         *(pointer(name, dtype, variant.aligned) for name in ("q_ptr", "k_ptr", "v_ptr", "grad_out_ptr")),
-        *(pointer(name, "*fp32") for name in ("lse2_ptr", "delta_ptr")),
+        *(pointer(name, "*fp32") for name in ("lse2_ptr", "delta_ptr", *variant.shares)),
         *(pointer(name, dtype, variant.aligned) for name in results),
         *extra,
         *stride_arguments(("q", "k", "v", "do", *strides), variant.aligned),

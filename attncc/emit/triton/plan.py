@@ -270,12 +270,12 @@ def quoted(lines: Sequence[str]) -> list[str]:
     return [f'"""{first}', *rest, '"""'] if rest else [f'"""{first}"""']
 
 
-def load_lines(problem: Problem, masked: bool, wide: bool) -> dict[str, list[str]]:
+def load_lines(problem: Problem, masked: bool, wide: bool, shares_rows: bool = False) -> dict[str, list[str]]:
     """The loads of a step. Rows past the end are guarded where the loop may reach there, and columns past the head."""
     head, value = (padded(problem.head_dim), "in_head"), (padded(problem.value_dim), "in_value")
     keys, queries = "kv_row < kv_len", "q_row < q_len"
     key, query = (f"{row}[:, None]{'.to(tl.int64)' if wide else ''}" for row in ("kv_row", "q_row"))
-    rows = [("lse2", 'float("inf")'), ("delta", "0.0")]
+    rows = [("lse2", 'float("inf")'), ("delta", "0.0"), *([("share", "1.0")] if shares_rows else [])]
     guard = f"mask={queries}, other=" if masked else ""
     return {
         "load_k": [_load("k", key, keys if masked else None, *head)],

@@ -109,7 +109,7 @@ def prepare_forward(
     scale: float,
 ) -> TritonForward | None:
     """The pass for tensors laid out like these, with kernels that are built and tried; None where a call must copy."""
-    if any(fit(each) is not each for each in (q, k, v)):
+    if scale <= 0.0 or any(fit(each) is not each for each in (q, k, v)):
         return None
     if any(fit_capture(each, q).data_ptr() != each.data_ptr() or each.device != q.device for each in captures):
         return None

@@ -100,11 +100,27 @@ def gluon_head_tile(dim: int) -> int:
 
 def choose_gluon_schedules(name: str, problem: Problem, target: Target) -> tuple[GluonSchedule, ...]:
     """The schedules that a pass may run under, best first; none where it has no Gluon kernel."""
-    if not target.gluon or target.arch != ARCH or problem.dtype not in DTYPES or problem.tile_q or problem.tile_kv:
+    if refusal(name, problem, target) is not None:
         return ()
     head, value = gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim)
-    rows = ROWS.get(name, {}).get(max(head, value), ())
+    rows = ROWS[name][max(head, value)]
     return tuple(replace(row, reasons=(_reason(row),)) for row in rows if head == value or not row.out_over_q)
+
+
+def refusal(name: str, problem: Problem, target: Target) -> str | None:
+    """Why a pass has no Gluon kernel; None where it has."""
+    if target.arch != ARCH:
+        return f"Gluon kernels are for {ARCH}"
+    if not target.gluon:
+        return "ATTNCC_GLUON is 0, or the installed Triton is none that Gluon kernels are tested with"
+    if problem.dtype not in DTYPES:
+        return f"the tensor cores of Hopper multiply {' and '.join(DTYPES)}, not {problem.dtype}"
+    if problem.tile_q or problem.tile_kv:
+        return "tile sizes were asked for"
+    width = max(gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim))
+    if width not in ROWS.get(name, {}):
+        return f"this pass has none for heads of {max(problem.head_dim, problem.value_dim)}"
+    return None
 
 
 def _reason(row: GluonSchedule) -> str:

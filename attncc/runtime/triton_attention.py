@@ -31,6 +31,7 @@ from attncc.runtime.triton_values import (
     fit_capture,
     fit_rows,
     pointer,
+    positive,
     strides,
     wide,
 )
@@ -95,6 +96,7 @@ class TritonPass:
 
         A row is NaN where a visible pair reads beyond a captured tensor; whoever wants an error looks for that.
         """
+        q, scale = positive(q, scale)
         q, k, v = fit(q), fit(k), fit(v)
         out = empty_like(q, v.shape[3])
         loaded = self.load(q, k, v, out)

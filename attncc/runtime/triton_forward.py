@@ -32,7 +32,10 @@ class TritonForward:
         kernel = loaded.kernels["forward"]
         values = call_values(q, k, v, captures, parameters, scale) | strides("out", out)
         self._kernels, self._loaded, self._parameters = kernels, loaded, tuple(parameters)
-        self._launch, self._grid = kernel.launch, kernel.grid(-(-q.shape[2] // kernel.tile_q) * q.shape[0] * q.shape[1])
+        self._launch, self._grid = (
+            kernel.launch,
+            kernel.grid(-(-q.shape[2] // kernel.tile_q) * q.shape[0] * q.shape[1], q.shape[2]),
+        )
         self._values = {key: value for key, value in values.items() if not _is_pointer(key)}
         self._arguments = [self._values.get(key) for key in kernel.keys]
         self._places = tuple((kernel.keys.index(key), i) for i, key in enumerate(POINTERS) if key in kernel.keys)
@@ -106,7 +109,7 @@ def prepare_forward(
     scale: float,
 ) -> TritonForward | None:
     """The pass for tensors laid out like these, with kernels that are built and tried; None where a call must copy."""
-    if any(fit(each) is not each for each in (q, k, v)):
+    if scale <= 0.0 or any(fit(each) is not each for each in (q, k, v)):
         return None
     if any(fit_capture(each, q).data_ptr() != each.data_ptr() or each.device != q.device for each in captures):
         return None

@@ -21,8 +21,8 @@ Launch = Callable[..., None]
 class Kernel:
     """A launch, the keys of its arguments in order, and the tile that a program owns.
 
-    `boxes` are the tiles in which it moves the tensors that it takes as descriptions, by key. A `persistent` kernel
-    runs at most that many programs, which take more than one tile each.
+    `boxes` are the tiles in which it moves the tensors that it takes as descriptions, by key. Up to `persistent_until`
+    queries at most `multiprocessors` programs run, which take more than one tile each.
     """
 
     launch: Launch
@@ -30,15 +30,16 @@ class Kernel:
     tile_q: int
     tile_kv: int
     boxes: Mapping[str, Box] = field(default_factory=dict)
-    persistent: int = 0
+    persistent_until: int = 0
+    multiprocessors: int = 0
 
     def run(self, programs: int, values: Mapping[str, Any]) -> None:
         """Launch programs for that many tiles."""
-        self.launch(self.grid(programs), *[values[key] for key in self.keys])
+        self.launch(self.grid(programs, values.get("q_len", 0)), *[values[key] for key in self.keys])
 
-    def grid(self, programs: int) -> tuple[int, int, int]:
+    def grid(self, programs: int, q_len: int) -> tuple[int, int, int]:
         """The programs that are started for that many tiles."""
-        return (min(programs, self.persistent) if self.persistent else programs), 1, 1
+        return (min(programs, self.multiprocessors) if q_len <= self.persistent_until else programs), 1, 1
 
     def describe(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """The descriptions that the kernel takes of tensors, by the key of the argument.
@@ -63,6 +64,6 @@ def make_kernel(emitted: Emitted, device: torch.device) -> Kernel:
         for key, argument in zip(keys, emitted.kernel.run_time, strict=True)
         if triton_build.is_descriptor(argument.type)
     }
-    persistent = isinstance(schedule, GluonSchedule) and schedule.persistent
-    programs = torch.cuda.get_device_properties(device).multi_processor_count if persistent else 0
-    return Kernel(made, keys, schedule.tile_q, schedule.tile_kv, boxes, programs)
+    until = schedule.persistent_until if isinstance(schedule, GluonSchedule) else 0
+    count = torch.cuda.get_device_properties(device).multi_processor_count if until else 0
+    return Kernel(made, keys, schedule.tile_q, schedule.tile_kv, boxes, until, count)

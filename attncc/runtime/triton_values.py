@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from attncc.emit.triton.plan import Role
@@ -33,6 +34,13 @@ def fit(tensor: Tensor) -> Tensor:
     if tensor.stride(3) == 1 and 0 <= tensor.stride(2) < MAX_STRIDE:
         return tensor
     return tensor.contiguous()
+
+
+def positive(q: Tensor, scale: float) -> tuple[Tensor, float]:
+    """q and a scale above 0 with the same products: kernels take the largest score of a row before they scale it."""
+    if scale > 0.0:
+        return q, scale
+    return (-q, -scale) if scale < 0.0 else (torch.zeros_like(q), 1.0)
 
 
 def fit_capture(capture: Tensor, q: Tensor) -> Tensor:

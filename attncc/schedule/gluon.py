@@ -25,9 +25,10 @@ class GluonSchedule:
     """How one Gluon kernel runs; `reasons` say why.
 
     `consumers` warpgroups own 64 queries each. `named_empties` frees stages by named barriers instead of barriers in
-    memory; with `takes_turns` two consumers start their products in turn; `persistent` starts one program for each
-    multiprocessor, which takes tile after tile; `out_over_q` stores the output through the memory of the queries.
-    `v_stages` is 0 where V has as many stages as K.
+    memory; with `takes_turns` two consumers start their products in turn; `out_over_q` stores the output through the
+    memory of the queries; `v_stages` is 0 where V has as many stages as K. Up to `persistent_until` queries one program
+    runs on each multiprocessor and takes tile after tile: it loads the next while it ends one. With longer sequences
+    such programs drift apart and share less of the L2 cache.
     """
 
     tile_q: int
@@ -36,7 +37,7 @@ class GluonSchedule:
     stages: int
     named_empties: bool = False
     takes_turns: bool = False
-    persistent: bool = False
+    persistent_until: int = 0
     out_over_q: bool = False
     v_stages: int = 0
     reasons: tuple[str, ...] = ()
@@ -64,6 +65,7 @@ def _forward(
         consumers,
         stages,
         named_empties=stages == 2,
+        persistent_until=4096,
         takes_turns=turns,
         out_over_q=over,
     )
@@ -98,11 +100,27 @@ def gluon_head_tile(dim: int) -> int:
 
 def choose_gluon_schedules(name: str, problem: Problem, target: Target) -> tuple[GluonSchedule, ...]:
     """The schedules that a pass may run under, best first; none where it has no Gluon kernel."""
-    if not target.gluon or target.arch != ARCH or problem.dtype not in DTYPES or problem.tile_q or problem.tile_kv:
+    if refusal(name, problem, target) is not None:
         return ()
     head, value = gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim)
-    rows = ROWS.get(name, {}).get(max(head, value), ())
+    rows = ROWS[name][max(head, value)]
     return tuple(replace(row, reasons=(_reason(row),)) for row in rows if head == value or not row.out_over_q)
+
+
+def refusal(name: str, problem: Problem, target: Target) -> str | None:
+    """Why a pass has no Gluon kernel; None where it has."""
+    if target.arch != ARCH:
+        return f"Gluon kernels are for {ARCH}"
+    if not target.gluon:
+        return "ATTNCC_GLUON is 0, or the installed Triton is none that Gluon kernels are tested with"
+    if problem.dtype not in DTYPES:
+        return f"the tensor cores of Hopper multiply {' and '.join(DTYPES)}, not {problem.dtype}"
+    if problem.tile_q or problem.tile_kv:
+        return "tile sizes were asked for"
+    width = max(gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim))
+    if width not in ROWS.get(name, {}):
+        return f"this pass has none for heads of {max(problem.head_dim, problem.value_dim)}"
+    return None
 
 
 def _reason(row: GluonSchedule) -> str:

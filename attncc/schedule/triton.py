@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from attncc.errors import InputError
-from attncc.schedule.gluon import GluonSchedule, choose_gluon_schedules
+from attncc.schedule.gluon import ARCH as GLUON_ARCH
+from attncc.schedule.gluon import GluonSchedule, choose_gluon_schedules, refusal
 from attncc.schedule.target import Problem, Target
 
 Row = tuple[int, int, int, int]  # tile_q, tile_kv, num_warps, num_stages
@@ -44,7 +45,11 @@ class Schedules:
     def without_gluon(self) -> Schedules:
         """These schedules for tensors that Gluon kernels do not take: the first choices that are Triton's."""
         every = {name: (getattr(self, name), *further) for name, further in self.others}
-        plain = {n: tuple(s for s in found if isinstance(s, TritonSchedule)) for n, found in every.items()}
+        plain = {
+            n: tuple(_plain(s, UNSUITABLE) if len(t) < len(found) else s for s in t)
+            for n, found in every.items()
+            for t in [[s for s in found if isinstance(s, TritonSchedule)]]
+        }
         firsts: dict[str, Any] = {name: found[0] for name, found in plain.items()}
         return replace(self, **firsts, others=tuple((name, found[1:]) for name, found in plain.items()))
 
@@ -110,6 +115,9 @@ DEFAULT_LIMIT: Final = 64
 #: What sums and maxima over rows, and the rows of lse and delta, take at most.
 REDUCTIONS: Final = 5120
 MAX_HEAD_DIM: Final = 256
+UNSUITABLE: Final = (
+    "the TMA takes addresses and strides that are multiples of 16, and nothing that a stride of 0 repeats"
+)
 
 
 def choose_triton_schedules(problem: Problem, target: Target, tabulated: bool = False) -> Schedules:
@@ -119,10 +127,18 @@ def choose_triton_schedules(problem: Problem, target: Target, tabulated: bool = 
     """
     chosen: dict[str, tuple[AnySchedule, ...]]
     chosen = {name: _choose(name, problem, target, tabulated) for name in ROWS}
-    chosen |= {name: (*choose_gluon_schedules(name, problem, target), *chosen[name]) for name in chosen}
+    for name in chosen if target.arch == GLUON_ARCH else ():
+        why = refusal(name, problem, target)
+        plain = tuple(s if why is None else _plain(s, why) for s in chosen[name] if isinstance(s, TritonSchedule))
+        chosen[name] = (*choose_gluon_schedules(name, problem, target), *plain)
     others = tuple((name, schedules[1:]) for name, schedules in chosen.items())
     firsts: dict[str, Any] = {name: schedules[0] for name, schedules in chosen.items()}
     return Schedules(**firsts, others=others)
+
+
+def _plain(schedule: TritonSchedule, why: str) -> TritonSchedule:
+    """The schedule with the reason why no Gluon kernel runs."""
+    return replace(schedule, reasons=(*schedule.reasons, f"plain Triton: {why}"))
 
 
 def head_tile(dim: int) -> int:

@@ -52,6 +52,12 @@ def test_head_sizes_need_not_be_powers_of_two(dims):
 
 
 @interpreted
+@pytest.mark.parametrize("scale", [-0.3, 0.0, 2.0])
+def test_a_scale_may_be_negative_or_zero(scale):
+    check(*attend(mask_mod=lambda b, h, i, j: i >= j, scale=scale))
+
+
+@interpreted
 @pytest.mark.parametrize("group", [1, 4, 7])
 def test_query_heads_share_the_head_of_their_group(group):
     import torch

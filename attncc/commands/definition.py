@@ -134,7 +134,7 @@ def _import_module(name: str) -> Any:
 
 def _run_file(path: Path) -> Any:
     if not path.is_file():
-        raise InputError(f"there is no file {path}")
+        raise InputError(f"there is no file {path}", hint=f"paths start at {Path.cwd()}")
     name = path.stem
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

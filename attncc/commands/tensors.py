@@ -22,7 +22,7 @@ def read_tensor(name: str, text: str) -> Tensor:
     """The tensor in a file: NAME.npy, or NAME.safetensors with an optional :KEY. Raises InputError if it cannot be."""
     path, key = _split_key(text)
     if not path.is_file():
-        raise InputError(f"capture `{name}`: there is no file {path}")
+        raise InputError(f"capture `{name}`: there is no file {path}", hint=f"paths start at {Path.cwd()}")
     match path.suffix:
         case ".npy":
             return _read_npy(name, path)

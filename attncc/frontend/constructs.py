@@ -46,6 +46,14 @@ def truth(span: Span | None) -> Message:
     return f"a traced value cannot be true or false: {_PAIR}", _CHOOSE, span
 
 
+def asked(span: Span | None) -> Span | None:
+    """The condition that was asked for its truth: Python 3.11 says the whole of `a if c else b`, later ones `c`."""
+    found = construct(span)
+    if found is not None and isinstance(found[0], ast.IfExp):
+        return _span(found[2].source, found[0].test) or span
+    return span
+
+
 def _truth_of(candidate: ast.AST | None, node: ast.AST, source: Source) -> tuple[str, str, ast.AST] | None:
     match candidate:
         case ast.Compare(ops=[ast.In() | ast.NotIn(), *_]):
@@ -108,8 +116,8 @@ def conversion(name: str, span: Span | None) -> Message:
             if isinstance(candidate, ast.Subscript):
                 hint = "index a tensor: `torch.tensor(values)[q_idx]`, made before the call"
                 return f"a Python list is indexed with plain numbers, but {_PAIR}", hint, span
-    asked = {"__int__": "int", "__float__": "float", "__index__": "int", "__bool__": "bool"}.get(name, name)
-    return f"`{asked}` needs a plain number, but {_PAIR}", _instead(asked), span
+    wanted = {"__int__": "int", "__float__": "float", "__index__": "int", "__bool__": "bool"}.get(name, name)
+    return f"`{wanted}` needs a plain number, but {_PAIR}", _instead(wanted), span
 
 
 def _instead(called: str) -> str:

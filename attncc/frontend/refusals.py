@@ -9,7 +9,7 @@ import torch
 
 from attncc.errors import LanguageError
 from attncc.frontend.algebra import POINTWISE
-from attncc.frontend.constructs import conversion, truth
+from attncc.frontend.constructs import asked, conversion, truth
 from attncc.frontend.recordings import Source
 from attncc.frontend.shapes import STRUCTURED
 from attncc.frontend.tracer import Tracer
@@ -120,8 +120,8 @@ def refuse_writing(tracer: Tracer, name: str, kwargs: dict[str, Any]) -> None:
 def refuse_reading(tracer: Tracer, name: str) -> NoReturn:
     """Python asks a traced value for a plain one."""
     span = tracer.places.span(tracer.places.frame())
-    asked = truth(span) if name in ("__bool__", "is_nonzero") else conversion(name, span)
-    message, hint, place = asked
+    found = truth(span) if name in ("__bool__", "is_nonzero") else conversion(name, span)
+    message, hint, place = found
     raise LanguageError(message, place, hint)
 
 
@@ -130,7 +130,8 @@ def refuse_value(tracer: Tracer, name: str, source: Source) -> NoReturn:
     plain = {"__bool__": "bool", "__int__": "int", "__float__": "float", "__index__": "int"}.get(name, name.strip("_"))
     if name in ("__bool__", "is_nonzero"):
         hint = f"choose with `torch.where({source.name}, a, b)`; a Python bool, in contrast, is a constant"
-        tracer.refuse(f"whether `{source.name}` is true is only known when the kernel runs, not while it is made", hint)
+        message = f"whether `{source.name}` is true is only known when the kernel runs, not while it is made"
+        raise LanguageError(message, asked(tracer.places.span(tracer.places.frame())), hint)
     hint = f"use the tensor itself: `{source.name}` is read anew in each call"
     tracer.refuse(f"`{plain}` reads the value of `{source.name}` while the kernel is made, not when it runs", hint)
 

@@ -54,7 +54,7 @@ def test_a_real_process_prints_text_and_exits_with_0(tmp_path):
 def test_a_real_process_draws_errors_on_standard_error_without_colour(tmp_path):
     finished = run("show", "nowhere.attn", cwd=tmp_path)
     assert (finished.returncode, finished.stdout) == (1, "")
-    assert finished.stderr == "InputError: there is no file nowhere.attn\n"
+    assert finished.stderr == "InputError: there is no file nowhere.attn\nhint: this folder holds no .attn file\n"
 
 
 @pytest.mark.parametrize("name", ["sliding_tile", "alibi", "causal_documents"])

@@ -21,7 +21,6 @@ from attncc.api.inputs import check_inputs
 from attncc.api.options import Options
 from attncc.api.program import Function
 from attncc.api.subgraph import run_subgraph
-from attncc.errors import InternalError
 from attncc.runtime.steps import empty_like
 
 #: What torch has for operators that take a graph. It is not public: without it, graphs break at Python functions.
@@ -66,23 +65,17 @@ def _argument_fake(name: str, *, dtype: torch.dtype, device: torch.device) -> Te
     return torch.empty((), dtype=dtype, device=device)
 
 
-def _meaning_fake(q: Tensor, k: Tensor, v: Tensor, score: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+def _meaning(q: Tensor, k: Tensor, v: Tensor, score: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    """Tensors of the shapes, dtypes and strides of the results, that need gradients where these do."""
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     lse, largest = (torch.empty(q.shape[:3], dtype=wide, device=q.device) for _ in range(2))
-    return empty_like(q, v.shape[3]), lse, largest
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.mark_non_differentiable(output[2])
-
-
-def _never(ctx: Any, *_: object) -> Any:
-    raise InternalError("what torch.compile followed is run as it stands, instead of being lowered")
+    source = (q.sum() + k.sum() + v.sum()).to(wide) + score
+    return empty_like(q, v.shape[3]) + source.to(q.dtype), lse + source.to(wide), largest
 
 
 torch.library.register_fake("attncc::argument", _argument_fake, lib=_LIBRARY)
-torch.library.register_fake("attncc::meaning", _meaning_fake, lib=_LIBRARY)
-torch.library.register_autograd("attncc::meaning", _never, setup_context=_setup, lib=_LIBRARY)
+# torch.compile runs this on tensors without data, under autograd or a functional transform of gradients.
+_LIBRARY.impl("meaning", _meaning, "CompositeImplicitAutograd")
 
 
 def _operator() -> Any:

@@ -104,7 +104,7 @@ def attend(
         dtype = torch.get_autocast_dtype(kind)
         q, k, v = (t if t.dtype == torch.float64 else t.to(dtype) for t in (q, k, v))
     rest = (list(parameters), scale, text, tile_q, tile_kv, backend, refine, check_bounds)
-    if not torch.compiler.is_compiling() and functional.transform() is not None:
+    if not torch.compiler.is_dynamo_compiling() and functional.transform() is not None:
         out, lse, _, _ = functional.attend(q, k, v, captures, rest, _differentiable(text, captures))
     else:
         out, lse, _, _ = torch.ops.attncc.forward(q, k, v, list(captures), *rest)

@@ -201,6 +201,15 @@ def test_under_autocast():
     assert torch.equal(found, wanted)
 
 
+def test_functional_gradients_are_one_graph():
+    def loss(gate, q, k, v):
+        return attncc.attention(q, k, v, lambda s, b, h, i, j: s * gate[h], causal).sin().sum()
+
+    gate, *qkv = torch.rand(4, dtype=torch.float64), *tensors()
+    compiled = torch.compile(torch.func.grad(loss), fullgraph=True, backend="aot_eager")
+    close("gradient", compiled(gate, *qkv), torch.func.grad(loss)(gate, *qkv), 1e-12)
+
+
 def test_block_masks_of_lists_are_obeyed_in_the_graph():
     made = flex.create_block_mask(causal, None, None, 64, 64, "cpu", 16).to_torch()
 

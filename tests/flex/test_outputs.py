@@ -197,7 +197,9 @@ def test_the_names_of_torch_are_there():
 def test_the_signatures_are_those_of_torch():
     for name in ("flex_attention", "create_block_mask", "create_mask", "and_masks", "or_masks", "noop_mask"):
         ours, wanted = (inspect.signature(getattr(made, name)).parameters for made in (flex, theirs))
-        more = {"exact"} if name == "create_block_mask" else set()
+        # torch has the last three since 2.13
+        newer = {"exact", "separate_full_blocks", "compute_dq_write_order", "dq_kv_order"}
+        more = newer - set(wanted) if name == "create_block_mask" else set()
         assert [n for n in ours if n not in more] == list(wanted), name
         for each, parameter in wanted.items():
             assert (ours[each].kind, ours[each].default) == (parameter.kind, parameter.default), (name, each)

@@ -96,12 +96,6 @@ class Settings:
         True,
         "Run Gluon kernels on Hopper GPUs, where the installed Triton is one that they are tested with.",
     )
-    force_autotune: bool = _variable(SWITCH, False, "Time the schedules again, even where a winner is known.")
-    autotune_effort: str = _variable(
-        _one_of("none", "quick", "full"),
-        "none",
-        "How many schedules to time for a new kernel: only the chosen one, a few, or all.",
-    )
     targets: tuple[str, ...] = _variable(
         LIST, (), "The GPUs to compile for ahead of time, such as `sm_80,sm_90`.", shown="the GPU of this machine"
     )

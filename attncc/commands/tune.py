@@ -112,22 +112,26 @@ def _has_gpu() -> bool:
 
 
 def _observe(name: str, trial: Trial) -> None:
+    from attncc.runtime.tuned import workers  # late: torch
+
     s = trial.schedule
     result = trial.note if trial.ms is None else f"{trial.ms:.3f} ms"
-    note(f"{name}: {s.tile_q} x {s.tile_kv}, {s.num_warps} warps, {s.num_stages} stages: {result}")
+    note(f"{name}: {s.tile_q} x {s.tile_kv}, {workers(s)}: {result}")
 
 
 def _tunings(found: list[tuple[str, int, Tuning]]) -> Table:
+    from attncc.runtime.tuned import workers  # late: torch
+
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("variant", "D", "pass", "tiles", "warps", "stages", "ms", "before, ms", "tried"):
+    for title in ("variant", "D", "pass", "tiles", "run by", "ms", "before, ms", "tried"):
         table.add_column(title, justify="left" if title in ("variant", "pass") else "right")
     for name, dim, tuning in found:
         best, first = tuning.best, tuning.first
         if best is None or first is None:
-            table.add_row(name, str(dim), tuning.name, "nothing fits", *[""] * 4, str(len(tuning.trials)))
+            table.add_row(name, str(dim), tuning.name, "nothing fits", *[""] * 3, str(len(tuning.trials)))
             continue
         s = best.schedule
-        sizes = (f"{s.tile_q} x {s.tile_kv}", str(s.num_warps), str(s.num_stages))
+        sizes = (f"{s.tile_q} x {s.tile_kv}", workers(s))
         table.add_row(name, str(dim), tuning.name, *sizes, _ms(best), _ms(first), str(len(tuning.timed)))
     return table
 
@@ -152,12 +156,14 @@ def _list_or_clear(names: list[str] | None, clear: bool, as_json: bool) -> None:
 
 
 def _winners(found: list[Winner]) -> Table:
+    from attncc.runtime.tuned import workers  # late: the cache
+
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("variant", "pass", "device", "date", "tiles", "warps", "stages", "ms", "before, ms", "measured on"):
+    for title in ("variant", "pass", "device", "date", "tiles", "run by", "ms", "before, ms", "measured on"):
         table.add_column(title)
     for w in found:
         s = w.schedule
-        sizes: list[Any] = [f"{s.tile_q} x {s.tile_kv}", s.num_warps, s.num_stages, f"{w.ms:.3f}"]
+        sizes = (f"{s.tile_q} x {s.tile_kv}", workers(s), f"{w.ms:.3f}")
         before = "" if w.first_ms is None else f"{w.first_ms:.3f}"
-        table.add_row(w.variant, w.name, w.device, w.date, *map(str, sizes), before, w.shape)
+        table.add_row(w.variant, w.name, w.device, w.date, *sizes, before, w.shape)
     return table

@@ -183,9 +183,9 @@ class TritonPass:
         held = [fit_capture(capture, q) for capture in captures]
         values = call_values(q, k, v, held, parameters, scale)
         rows = [torch.empty(largest.shape, dtype=torch.float32, device=q.device) for _ in range(3)]
-        given = {"largest": largest, "sums": sums, "grad_lse": grad_lse}
-        named = {name: fit_rows(tensor) for name, tensor in given.items()}
-        named |= {"lse2": rows[0], "delta": rows[1], "share": rows[2]}
+        given = (("largest", largest), ("sums", sums), ("grad_lse", grad_lse))
+        named = {name: fit_rows(tensor) for name, tensor in given}
+        named |= dict(zip(("lse2", "delta", "share"), rows, strict=True))
         named |= {"out": out, "grad_out": grad_out, "grad_q": grad_q, "grad_k": grad_k, "grad_v": grad_v}
         values |= {f"{name}_ptr": pointer(tensor) for name, tensor in named.items()}
         for name, tensor in (("out", out), ("do", grad_out), ("dq", grad_q), ("dk", grad_k), ("dv", grad_v)):
@@ -197,11 +197,9 @@ class TritonPass:
         of_captures = call.run(lambda name: self.table(loaded, name, captures, parameters, values), loaded.lister)
         if q.shape[0] != k.shape[0]:
             grad_k, grad_v = (g.sum(0, keepdim=True, dtype=torch.float32).to(g.dtype) for g in (grad_k, grad_v))
-        gradients = call.gradients
         narrow = [None if g is None else g.to(c.dtype) for g, c in zip(of_captures, captures, strict=True)]
-        wanted = zip((grad_q, grad_k, grad_v), (gradients.q, gradients.k, gradients.v), strict=True)
-        of_q, of_k, of_v = (grad if want else None for grad, want in wanted)
-        return of_q, of_k, of_v, narrow
+        asked = call.gradients
+        return grad_q if asked.q else None, grad_k if asked.k else None, grad_v if asked.v else None, narrow
 
     def table(
         self, loaded: Loaded, name: str, captures: Sequence[Tensor], parameters: Sequence[int], values: Values

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 import torch
@@ -33,8 +35,27 @@ def settle(program: TritonProgram, device: torch.device) -> TritonProgram:
     if device.type == "cpu":
         return program
     index: int | None = device.index
+    target = launch.target_of(torch.cuda.current_device() if index is None else index)
     tuned = with_winners(program, torch.cuda.get_device_name(device))
-    return settle_for(tuned, launch.target_of(torch.cuda.current_device() if index is None else index))
+    build_together(tuned, target)
+    return settle_for(tuned, target)
+
+
+def build_together(program: TritonProgram, target: str) -> None:
+    """Compile what is missing of a program at the same time: most of the time goes to other processes (ptxas).
+
+    Whatever cannot be built is left to whoever asks for it next, and raises there.
+    """
+    if torch.cuda.is_current_stream_capturing() or triton_build.compile_refusal() is not None:
+        return
+    kernels = {emitted.kernel: None for emitted in (*program.passes.values(), *program.lists.values())}
+
+    def build(kernel: TritonKernel) -> None:
+        with suppress(AttnccError):
+            triton_build.build(kernel, target)
+
+    with ThreadPoolExecutor(len(kernels), thread_name_prefix="attncc-compile") as pool:
+        list(pool.map(build, kernels))
 
 
 def settle_for(program: TritonProgram, target: str, build: Build = triton_build.build) -> TritonProgram:

@@ -45,11 +45,16 @@ class Winner:
         """Why this schedule runs, as `explain` words it."""
         s = self.schedule
         before = "" if self.first_ms is None else f", {self.first_ms:.3f} ms for the choice of the tables"
-        stages = s.stages if isinstance(s, GluonSchedule) else s.num_stages
-        kind = f"{s.consumers} warpgroups, Gluon" if isinstance(s, GluonSchedule) else f"{s.num_warps} warps"
-        sizes = f"tiles of {s.tile_q} queries x {s.tile_kv} keys, {kind}, {stages} stages"
+        sizes = f"tiles of {s.tile_q} queries x {s.tile_kv} keys, {workers(s)}"
         times = f"best of {self.tried} ({self.ms:.3f} ms{before}; {self.shape})"
         return f"{sizes}: tuned on {self.device} {self.date}, {times}"
+
+
+def workers(schedule: Schedule) -> str:
+    """How a schedule shares a tile out, in words."""
+    if isinstance(schedule, GluonSchedule):
+        return f"{schedule.consumers} warpgroups, Gluon, {schedule.stages} stages"
+    return f"{schedule.num_warps} warps, {schedule.num_stages} stages"
 
 
 def keep(program: TritonProgram, winner: Winner, store: Store | None = None) -> None:

@@ -87,7 +87,7 @@ ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
 #: spill in every variant of a survey of eight (compiled for sm_90, 2026-11-23).
 GROUPED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "backward_kv": {
-        64: ((32, 64, 4, 3), (32, 64, 4, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
+        64: ((32, 64, 4, 3), (32, 64, 4, 2), (32, 64, 8, 1), (64, 64, 8, 1), (16, 32, 4, 1)),
         128: ((32, 64, 8, 1), (32, 32, 4, 1)),
     }
 }

@@ -11,6 +11,7 @@ from attncc.frontend.parse import parse
 from attncc.runtime.cache import Store
 from attncc.runtime.tuned import Winner, all_winners, forget, keep, with_winners
 from attncc.schedule import Gradients, Problem, Target
+from attncc.schedule.gluon import GluonSchedule
 from attncc.schedule.triton import TritonSchedule
 
 PROBLEM = Problem("bfloat16", 64, 64, 8, 8, gradients=Gradients())
@@ -94,6 +95,15 @@ def test_winners_are_listed_and_forgotten(store):
     forget([key for key, each in found if each.name == "forward"], store)
     assert with_winners(forward, DEVICE, store) is forward
     assert len(all_winners(store)) == 1
+
+
+def test_schedules_of_gluon_kernels_are_kept_too(store):
+    forward, _ = programs()
+    fast = GluonSchedule(128, 64, 2, 2, named_empties=True)
+    keep(forward, winner(schedule=fast), store)
+    ((_, found),) = all_winners(store)
+    assert found.schedule == fast
+    assert "2 warpgroups, Gluon, 2 stages: tuned on" in found.reason
 
 
 def test_other_entries_of_the_cache_are_no_winners(store):

@@ -64,6 +64,7 @@ def make_kernel(emitted: Emitted, device: torch.device) -> Kernel:
         for key, argument in zip(keys, emitted.kernel.run_time, strict=True)
         if triton_build.is_descriptor(argument.type)
     }
-    until = schedule.persistent_until if isinstance(schedule, GluonSchedule) else 0
+    # What lists the tiles of a pass has its schedule too, and a program for each row.
+    until = schedule.persistent_until if isinstance(schedule, GluonSchedule) and emitted.kernel.gluon else 0
     count = torch.cuda.get_device_properties(device).multi_processor_count if until else 0
     return Kernel(made, keys, schedule.tile_q, schedule.tile_kv, boxes, until, count)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -23,6 +24,8 @@ from attncc.runtime import op, triton_attention, triton_build, triton_kernel
 from attncc.schedule.target import Target
 from tests.gluon.simulator import Descriptor, Pointer, simulate
 
+#: A small device: persistent programs take several tiles each.
+DEVICE = SimpleNamespace(multi_processor_count=3)
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 Array = np.ndarray[Any, Any]
 
@@ -123,6 +126,7 @@ def simulated(
         mock.patch.object(triton_build, "interpret", interpret),
         mock.patch.object(triton_kernel, "Descriptor", Described, create=True),
         mock.patch.object(triton_attention, "settle", lambda program, _: settle(program) if settle else program),
+        mock.patch.object(torch.cuda, "get_device_properties", return_value=DEVICE),
         mock.patch.object(op, "target_of", lambda backend, _: Target(backend, "cpu", "sm_90", gluon=True)),
         mock.patch.dict(op._KERNELS, clear=True),
         mock.patch.dict(op._PASSES, clear=True),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attncc.variants.gallery import gallery
-from tests.gluon.launch import simulated
+from tests.gluon.launch import DEVICE, simulated
 from tests.runtime.triton.cases import dense, errors, gallery_case, outcome, triton
 from tests.share import SHARE
 
@@ -45,6 +45,14 @@ def test_heads_beside_each_other_agree_with_the_reference():
         wanted = triton(case)(*own, captures)
     assert torch.equal(out, wanted[0])
     assert torch.equal(lse, wanted[1])
+
+
+def test_tables_are_listed_by_a_program_for_each_row_however_small_the_device():
+    case = gallery_case("adaptive_span", 150, batch=1, heads=4, group=2, dim=64, value_dim=64)
+    with simulated() as launches, torch.no_grad():
+        triton(case)(*case.tensors(torch.bfloat16)[0], case.tensors(torch.bfloat16)[1])
+    programs = {launch.kernel.entry: launch.grid[0] for launch in launches}
+    assert programs == {"list_tiles": 4, "forward": DEVICE.multi_processor_count}
 
 
 def test_a_launch_can_be_repeated_with_another_text():

@@ -11,6 +11,7 @@ import torch
 from attncc.errors import InputError
 from attncc.runtime.steps import (
     add_at,
+    alone,
     empty_like,
     gather,
     head_groups,
@@ -76,6 +77,26 @@ def test_shares_run_on_threads_that_do_not_split_operations():
         torch.set_num_threads(before)
     assert seen == [(False, 1)] * 3
     assert in_parallel(lambda groups: [torch.tensor(float(len(groups)))], shares, copied=1 << 30)[0].item() == 3.0
+
+
+def test_what_runs_alone_runs_where_torch_does_not_split_operations():
+    before, main = torch.get_num_threads(), threading.current_thread()
+    try:
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            place, own, grad = alone(
+                lambda: (threading.current_thread(), torch.get_num_threads(), torch.is_grad_enabled())
+            )
+            assert ((place is main), own, grad) == (threads == 1, 1, False)
+            assert torch.get_num_threads() == threads
+            with pytest.raises(InputError, match="no"):
+                alone(refuse)
+    finally:
+        torch.set_num_threads(before)
+
+
+def refuse() -> None:
+    raise InputError("no")
 
 
 def test_an_error_in_a_share_reaches_the_caller():

@@ -1,0 +1,77 @@
+"""Kernels of a pass are built together, and the first schedule that fits is taken."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from attncc import pipeline
+from attncc.errors import CompileError
+from attncc.frontend.parse import parse
+from attncc.runtime import triton_build, triton_fit
+from attncc.runtime.binary import Resources
+from attncc.runtime.triton_build import Built
+from attncc.schedule import Gradients, Problem, Target
+
+PROBLEM = Problem("bfloat16", 64, 64, 8, 8, gradients=Gradients())
+
+
+def program():
+    spec = parse("attn 1\nattention causal:\n  mask = q_idx >= kv_idx\n")
+    return pipeline.lower(spec, PROBLEM, Target("triton", "cuda", "sm_80")).triton_backward()
+
+
+def built(spills=0, shared=0):
+    return Built("", "", "sm_80", (), 4, 1, Resources(0, spills, shared), {}, b"")
+
+
+def test_kernels_of_a_pass_are_compiled_at_the_same_time(monkeypatch):
+    own = program()
+    together = threading.Barrier(len(own.passes))
+    seen = []
+
+    def build(kernel, target):
+        together.wait(60)  # breaks if one waits for another
+        seen.append(kernel.entry)
+
+    monkeypatch.setattr(triton_build, "build", build)
+    triton_fit.build_together(own, "sm_80")
+    assert sorted(seen) == ["backward_kv", "backward_q", "prepare"]
+
+
+def test_what_cannot_be_built_is_left_to_whoever_asks_for_it(monkeypatch):
+    def build(kernel, target):
+        raise CompileError("refused")
+
+    monkeypatch.setattr(triton_build, "build", build)
+    triton_fit.build_together(program(), "sm_80")
+    with pytest.raises(CompileError, match="refused"):
+        triton_fit.settle_for(program(), "sm_80", build)
+
+
+def test_nothing_is_compiled_ahead_while_a_graph_is_captured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(triton_build, "build", lambda kernel, target: pytest.fail("it was built"))
+    triton_fit.build_together(program(), "sm_80")
+
+
+def test_a_schedule_that_spills_gives_way_to_the_next():
+    own = program()
+    first = own.passes["backward_q"].kernel
+    settled = triton_fit.settle_for(own, "sm_80", lambda kernel, target: built(8 if kernel == first else 0))
+    assert settled.schedules.backward_q == own.schedules.choices("backward_q")[1].backward_q
+    assert settled.schedules.backward_kv == own.schedules.backward_kv
+
+
+def test_a_misfit_says_why():
+    own = program()
+    assert triton_fit.misfit(own, "backward_q", "sm_80", lambda kernel, target: built()) is None
+    assert triton_fit.misfit(own, "backward_q", "sm_80", lambda kernel, target: built(spills=8)) == "spills 8 bytes"
+    large = triton_fit.misfit(own, "backward_q", "sm_80", lambda kernel, target: built(shared=1 << 20))
+    assert large == "needs 1048576 bytes of shared memory"
+    wide = replace(own, variant=replace(own.variant, problem=replace(PROBLEM, dtype="float32")))
+    assert triton_fit.misfit(wide, "backward_q", "sm_80", lambda kernel, target: built(spills=64)) is None

@@ -10,14 +10,16 @@ import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from attncc.analysis import TileTest
-from attncc.analysis.bands import summarize_mask
+from attncc.analysis.bands import MaskShape, summarize_mask
+from attncc.analysis.count import Grid, count_tiles
 from attncc.emit import Derivatives, KernelSource, differentiable, docstring, plan, render
 from attncc.emit.triton.kernels import Variant
 from attncc.emit.triton.program import TritonProgram, emit_program
 from attncc.emit.triton.visits import is_tabulated
+from attncc.errors import UnsupportedError
 from attncc.frontend import parse
 from attncc.ir import SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
@@ -38,6 +40,11 @@ from attncc.schedule import (
 )
 from attncc.schedule.triton import Schedules, choose_triton_schedules
 
+#: What stands for the end of a line in the text that operators take; no `.attn` text has it.
+LINE_END: Final = "\u21b5"
+#: What a mask is measured by where a choice depends on how much it shows.
+USUAL_GRID: Final = Grid(8192, 8192, 128, 64)
+ROWS_OF_USUAL_GRID: Final = USUAL_GRID.q_len // USUAL_GRID.tile_q
 Observe = Callable[[str, object], None]
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -99,7 +106,7 @@ def lower_text(text: str, problem: Problem, target: Target) -> Lowered:
     if found is not None:
         return found
     spec = _SPECS.get(text)
-    return _lower_once(text, parse(text) if spec is None else spec, problem, target)
+    return _lower_once(text, parse(text.replace(LINE_END, "\n")) if spec is None else spec, problem, target)
 
 
 def _lower_once(text: str, spec: AttentionSpec, problem: Problem, target: Target) -> Lowered:
@@ -114,8 +121,8 @@ def _lower_once(text: str, spec: AttentionSpec, problem: Problem, target: Target
 
 
 def remember(spec: AttentionSpec) -> str:
-    """The text by which `lower_text` finds this spec."""
-    text = print_spec(spec)
+    """The text by which `lower_text` finds this spec, in one line: torch.compile writes it into a comment."""
+    text = print_spec(spec).replace("\n", LINE_END)
     with _LOCK:
         _SPECS.setdefault(text, spec)
     return text
@@ -166,7 +173,8 @@ def _lower_triton(
     observe: Observe,
 ) -> Lowered:
     shape = summarize_mask(guarded.spec.mask)
-    schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target, is_tabulated(shape))
+    keys = visited_keys(shape, canonical, problem.heads)
+    schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target, is_tabulated(shape), keys)
     text = print_spec(spec, names="user")
     bare = Variant(guarded, replace(problem, gradients=None), shape)
     forward, backward = TritonPrograms(bare, schedules, text), None
@@ -180,6 +188,15 @@ def _lower_triton(
     schedule = Schedule(tiles.tile_q, tiles.tile_kv, tiles.tile_q * tiles.tile_kv, tiles.reasons)
     sources = (forward().source, backward().source if backward else None)
     return Lowered(spec, canonical, can, test, schedule, *sources, forward, backward)
+
+
+def visited_keys(shape: MaskShape, spec: AttentionSpec, heads: int) -> float | None:
+    """The keys that a tile of queries of the first head visits on average; None for a mask that reads captures."""
+    inputs = {"b": 0, "h": 0, "batch": 1, "heads": heads} | {p.name: p.value for p in spec.parameters}
+    try:
+        return count_tiles(shape, USUAL_GRID, inputs).visited * USUAL_GRID.tile_kv / ROWS_OF_USUAL_GRID
+    except UnsupportedError:
+        return None
 
 
 def _kernel(

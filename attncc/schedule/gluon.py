@@ -53,6 +53,9 @@ class GluonSchedule:
         return 1
 
 
+#: A tile of queries that visits so few keys is faster in plain Triton, of whose programs several share a
+#: multiprocessor: with 256 keys 1.5 times (block_local, D 128, S 8192, 2026-11-23); with 1100 keys it is slower.
+FEW_KEYS: Final = 320
 MEASURED: Final = "H100, bf16, B S 16384, H D 2048, full and causal, 2026-11-23"
 
 
@@ -98,17 +101,19 @@ def gluon_head_tile(dim: int) -> int:
     return max(64, 1 << (dim - 1).bit_length())
 
 
-def choose_gluon_schedules(name: str, problem: Problem, target: Target) -> tuple[GluonSchedule, ...]:
+def choose_gluon_schedules(
+    name: str, problem: Problem, target: Target, keys: float | None = None
+) -> tuple[GluonSchedule, ...]:
     """The schedules that a pass may run under, best first; none where it has no Gluon kernel."""
-    if refusal(name, problem, target) is not None:
+    if refusal(name, problem, target, keys) is not None:
         return ()
     head, value = gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim)
     rows = ROWS[name][max(head, value)]
     return tuple(replace(row, reasons=(_reason(row),)) for row in rows if head == value or not row.out_over_q)
 
 
-def refusal(name: str, problem: Problem, target: Target) -> str | None:
-    """Why a pass has no Gluon kernel; None where it has."""
+def refusal(name: str, problem: Problem, target: Target, keys: float | None = None) -> str | None:
+    """Why a pass has no Gluon kernel; None where it has. `keys` are those that a tile of queries visits on average."""
     if target.arch != ARCH:
         return f"Gluon kernels are for {ARCH}"
     if not target.gluon:
@@ -120,6 +125,8 @@ def refusal(name: str, problem: Problem, target: Target) -> str | None:
     width = max(gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim))
     if width not in ROWS.get(name, {}):
         return f"this pass has none for heads of {max(problem.head_dim, problem.value_dim)}"
+    if keys is not None and keys <= FEW_KEYS:
+        return f"a tile of queries visits {keys:.0f} keys, too few for the start of warps that load and compute to pay"
     return None
 
 

@@ -120,17 +120,20 @@ UNSUITABLE: Final = (
 )
 
 
-def choose_triton_schedules(problem: Problem, target: Target, tabulated: bool = False) -> Schedules:
-    """How each pass runs; `tabulated` says that tiles come from a table, not from closed forms.
+def choose_triton_schedules(
+    problem: Problem, target: Target, tabulated: bool = False, keys: float | None = None
+) -> Schedules:
+    """How each pass runs; `tabulated` says that tiles come from a table, not from closed forms, `keys` how many a tile
+    of queries visits on average, where that is known.
 
     Raises InputError for tile sizes that a kernel cannot have.
     """
     chosen: dict[str, tuple[AnySchedule, ...]]
     chosen = {name: _choose(name, problem, target, tabulated) for name in ROWS}
     for name in chosen if target.arch == GLUON_ARCH else ():
-        why = refusal(name, problem, target)
+        why = refusal(name, problem, target, keys)
         plain = tuple(s if why is None else _plain(s, why) for s in chosen[name] if isinstance(s, TritonSchedule))
-        chosen[name] = (*choose_gluon_schedules(name, problem, target), *plain)
+        chosen[name] = (*choose_gluon_schedules(name, problem, target, keys), *plain)
     others = tuple((name, schedules[1:]) for name, schedules in chosen.items())
     firsts: dict[str, Any] = {name: schedules[0] for name, schedules in chosen.items()}
     return Schedules(**firsts, others=others)

@@ -1,0 +1,331 @@
+"""causal: backward over kv, Gluon.
+
+    attn 1
+    attention causal:
+      mask = q_idx >= kv_idx
+
+Schedule:
+- Hopper kernel, tiles of 64 queries x 128 keys, 2 warpgroups compute and one warp loads, 3 stages: fastest of those
+  measured (H100, bf16, B S 16384, H D 2048, full and causal, 2026-11-23)
+
+"""
+
+import triton
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+LOG2E = gl.constexpr(1.4426950408889634)
+CONSUMERS = gl.constexpr(2)  # warpgroups that compute; each owns 64 keys of a tile
+TILE_Q = gl.constexpr(64)
+TILE_KV = gl.constexpr(128)
+HEAD_TILE = gl.constexpr(128)
+VALUE_TILE = gl.constexpr(128)
+STAGES = gl.constexpr(3)  # tiles of Q, and of the gradient of out, in flight
+SECTION_ROWS = gl.constexpr(40960)  # queries whose Q and gradients fill half of the L2 cache
+
+
+@gluon.constexpr_function
+def product_layout(columns):
+    """How the threads of a warpgroup hold a product of 64 rows."""
+    return gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, columns, 16])
+
+
+@gluon.jit
+def widen(x):
+    """16 to 32 bits, by instructions that stay behind the wait in front of them."""
+    if x.dtype == gl.bfloat16:
+        return gl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
+            "=r,=r,r",
+            [x],
+            dtype=gl.float32,
+            is_pure=False,
+            pack=2,
+        )
+    else:
+        return x.to(gl.float32)
+
+
+@gluon.jit
+def locate(batch, heads, group, q_len, kv_len):
+    """Sequence, head and tile of keys."""
+    program = gl.program_id(0)
+    kv_heads = heads // group
+    tiles = gl.cdiv(kv_len, TILE_KV)
+
+    # Early keys are seen by most queries and come first; as many heads run side by side as the L2 cache holds rows of.
+    together = gl.maximum(SECTION_ROWS // (q_len * group), 1)
+    section = program // (tiles * together)
+    first = section * together
+    count = gl.minimum(batch * kv_heads - first, together)
+    rest = program - section * tiles * together
+    tile = rest // count
+    head = first + rest % count
+    return head // kv_heads, head % kv_heads, tile
+
+
+@gluon.jit
+def produce(
+    q_desc, k_desc, v_desc, do_desc, lse2_desc, delta_desc, q_tiles, k_tiles, v_tiles,
+    do_tiles, lse2_rows, delta_rows, q_full, k_full, v_full, do_full, empty, batch, heads,
+    group, q_len, kv_len,
+):
+    """Load K and V once, and Q, the gradient of out, and what belongs to their rows for every visited tile."""
+    b, kv_head, tile = locate(batch, heads, group, q_len, kv_len)
+    kv_start = tile * TILE_KV
+    mbarrier.expect(k_full, CONSUMERS * k_desc.block_type.nbytes)
+    for consumer in gl.static_range(CONSUMERS):
+        tma.async_copy_global_to_shared(
+            k_desc,
+            [b, kv_head, kv_start + consumer * 64, 0],
+            k_full,
+            k_tiles.index(consumer),
+        )
+
+    loaded = 0
+    for member in range(group):
+        h = kv_head * group + member
+        kv_min = kv_start
+        kv_max = gl.minimum(kv_start + TILE_KV, kv_len) - 1
+        first_0 = kv_min // TILE_Q
+        last_0 = gl.maximum(gl.cdiv(q_len, TILE_Q), first_0)
+        full_first_0 = gl.minimum(gl.maximum(gl.cdiv(kv_max, TILE_Q), first_0), last_0)
+        full_last_0 = gl.minimum(gl.maximum(q_len // TILE_Q, full_first_0), last_0)
+        partial_count = (full_first_0 - first_0) + (last_0 - full_last_0)
+        full_count = (full_last_0 - full_first_0)
+        partial_count = gl.maximum(partial_count, 1 - full_count)
+        total = partial_count + full_count
+        for visited in range(total):
+            if visited < partial_count:
+                tile_index = first_0 + visited
+                tile_index = gl.where(tile_index >= full_first_0, tile_index + (full_last_0 - full_first_0), tile_index)
+                q_start = tile_index * TILE_Q
+            else:
+                tile_index = full_first_0 + (visited - partial_count)
+                q_start = tile_index * TILE_Q
+
+            stage = loaded % STAGES
+            mbarrier.wait(empty.index(stage), ((loaded // STAGES) & 1) ^ 1)
+            mbarrier.expect(q_full.index(stage), q_desc.block_type.nbytes + lse2_desc.block_type.nbytes)
+            tma.async_copy_global_to_shared(q_desc, [b, h, q_start, 0], q_full.index(stage), q_tiles.index(stage))
+            tma.async_copy_global_to_shared(
+                lse2_desc, [b * heads + h, q_start], q_full.index(stage), lse2_rows.index(stage)
+            )
+            if loaded == 0:
+                mbarrier.expect(v_full, CONSUMERS * v_desc.block_type.nbytes)
+                for consumer in gl.static_range(CONSUMERS):
+                    tma.async_copy_global_to_shared(
+                        v_desc, [b, kv_head, kv_start + consumer * 64, 0], v_full, v_tiles.index(consumer)
+                    )
+
+            mbarrier.expect(do_full.index(stage), do_desc.block_type.nbytes + delta_desc.block_type.nbytes)
+            tma.async_copy_global_to_shared(do_desc, [b, h, q_start, 0], do_full.index(stage), do_tiles.index(stage))
+            tma.async_copy_global_to_shared(
+                delta_desc, [b * heads + h, q_start], do_full.index(stage), delta_rows.index(stage)
+            )
+            loaded += 1
+
+
+@gluon.jit
+def consume(
+    CONSUMER: gl.constexpr,
+    dk_desc, dv_desc, q_tiles, k_tiles, v_tiles, do_tiles, lse2_rows, delta_rows, q_full,
+    k_full, v_full, do_full, empty, batch, heads, group, q_len, kv_len, scale,
+):
+    """Gradients that 64 keys own: their rows of dK and dV, and captured tensors indexed by b, h and kv_idx.
+
+    Scores are held transposed, [64, TILE_Q], so that they feed the products for dK and dV as they are. The scores of
+    the next tile of queries are started behind the last product of this one.
+    """
+    dot_layout: gl.constexpr = product_layout(TILE_Q)
+    grad_k_layout: gl.constexpr = product_layout(HEAD_TILE)
+    grad_v_layout: gl.constexpr = product_layout(VALUE_TILE)
+    row_layout: gl.constexpr = gl.SliceLayout(1, dot_layout)
+    column_layout: gl.constexpr = gl.SliceLayout(0, dot_layout)
+    dtype: gl.constexpr = q_tiles.dtype
+
+    b, kv_head, tile = locate(batch, heads, group, q_len, kv_len)
+    kv_start = tile * TILE_KV
+    kv_row = kv_start + CONSUMER * 64 + gl.arange(0, 64, layout=row_layout)
+    kv_idx = gl.minimum(kv_row, kv_len - 1)[:, None]  # keys past the end repeat the last and are not stored
+    k_tile = k_tiles.index(CONSUMER).reshape([64, HEAD_TILE])
+    v_tile = v_tiles.index(CONSUMER).reshape([64, VALUE_TILE])
+    grad_k = gl.zeros([64, HEAD_TILE], gl.float32, grad_k_layout)
+    grad_v = gl.zeros([64, VALUE_TILE], gl.float32, grad_v_layout)
+    no_dot = gl.zeros([64, TILE_Q], gl.float32, dot_layout)
+    scale_log2 = scale * LOG2E
+    mbarrier.wait(k_full, 0)
+    mbarrier.wait(q_full.index(0), 0)
+    first_q = q_tiles.index(0).reshape([TILE_Q, HEAD_TILE]).permute([1, 0])
+    product = warpgroup_mma(k_tile, first_q, no_dot, use_acc=False, is_async=True)
+
+    # At the edges of the loop every product has landed: one in flight there would make ptxas wait for each.
+    dot = warpgroup_mma_wait(0, deps=[product])
+    mbarrier.wait(v_full, 0)
+    done = 0
+    for member in range(group):  # the query heads that share this key head
+        kv_min = kv_start
+        kv_max = gl.minimum(kv_start + TILE_KV, kv_len) - 1
+        first_0 = kv_min // TILE_Q
+        last_0 = gl.maximum(gl.cdiv(q_len, TILE_Q), first_0)
+        full_first_0 = gl.minimum(gl.maximum(gl.cdiv(kv_max, TILE_Q), first_0), last_0)
+        full_last_0 = gl.minimum(gl.maximum(q_len // TILE_Q, full_first_0), last_0)
+        partial_count = (full_first_0 - first_0) + (last_0 - full_last_0)
+        full_count = (full_last_0 - full_first_0)
+        partial_count = gl.maximum(partial_count, 1 - full_count)
+        total = partial_count + full_count
+
+        # tiles that the mask cuts, or that reach past the end
+        for visited in range(0, partial_count):
+            tile_index = first_0 + visited
+            tile_index = gl.where(tile_index >= full_first_0, tile_index + (full_last_0 - full_first_0), tile_index)
+            q_start = tile_index * TILE_Q
+            q_row = q_start + gl.arange(0, TILE_Q, layout=column_layout)
+            q_idx = gl.minimum(q_row, q_len - 1)[None, :]
+            in_range = (q_row < q_len)[None, :]
+            stage = done % STAGES
+            q_tile = q_tiles.index(stage).reshape([TILE_Q, HEAD_TILE])
+            do_tile = do_tiles.index(stage).reshape([TILE_Q, VALUE_TILE])
+            mbarrier.wait(do_full.index(stage), (done // STAGES) & 1)
+            grad_product = warpgroup_mma(v_tile, do_tile.permute([1, 0]), no_dot, use_acc=False, is_async=True)
+            lse2 = lse2_rows.index(stage).reshape([TILE_Q]).load(column_layout)[None, :]
+            pair_is_at_least = q_idx >= kv_idx  # <string>:6
+            weight = gl.exp2(dot * scale_log2 - lse2)
+            weight = gl.where(in_range & pair_is_at_least, weight, 0.0)
+            narrow = weight.to(dtype)
+            weights = gl.convert_layout(narrow, gl.DotOperandLayout(0, grad_v_layout, 2))
+            grad_v = warpgroup_mma(weights, do_tile, grad_v, is_async=True)
+            grad_weight = warpgroup_mma_wait(1, deps=[grad_product])
+            weight = widen(narrow)  # half the registers across the wait
+            delta = delta_rows.index(stage).reshape([TILE_Q]).load(column_layout)[None, :]
+            grad_score = weight * (grad_weight - delta)
+            grads = gl.convert_layout(grad_score.to(dtype), gl.DotOperandLayout(0, grad_k_layout, 2))
+            ahead = done + 1
+            more = (visited + 1 < total) | (member + 1 < group)
+            mbarrier.wait(q_full.index(ahead % STAGES), (ahead // STAGES) & 1, pred=more)
+            grad_k = warpgroup_mma(grads, q_tile, grad_k, is_async=True)
+            grad_v = warpgroup_mma_wait(1, deps=[grad_v])
+
+            # Behind the last tile this is a product of stale data, which nobody reads.
+            next_q = q_tiles.index(ahead % STAGES).reshape([TILE_Q, HEAD_TILE]).permute([1, 0])
+            product = warpgroup_mma(k_tile, next_q, no_dot, use_acc=False, is_async=True)
+            grad_k = warpgroup_mma_wait(1, deps=[grad_k])
+            mbarrier.arrive(empty.index(stage), count=1)
+            dot = warpgroup_mma_wait(0, deps=[product])
+            done = ahead
+
+        # tiles that are visible as a whole
+        for visited in range(partial_count, total):
+            tile_index = full_first_0 + (visited - partial_count)
+            q_start = tile_index * TILE_Q
+            q_row = q_start + gl.arange(0, TILE_Q, layout=column_layout)
+            q_idx = q_row[None, :]
+            stage = done % STAGES
+            q_tile = q_tiles.index(stage).reshape([TILE_Q, HEAD_TILE])
+            do_tile = do_tiles.index(stage).reshape([TILE_Q, VALUE_TILE])
+            mbarrier.wait(do_full.index(stage), (done // STAGES) & 1)
+            grad_product = warpgroup_mma(v_tile, do_tile.permute([1, 0]), no_dot, use_acc=False, is_async=True)
+            lse2 = lse2_rows.index(stage).reshape([TILE_Q]).load(column_layout)[None, :]
+            weight = gl.exp2(dot * scale_log2 - lse2)
+            narrow = weight.to(dtype)
+            weights = gl.convert_layout(narrow, gl.DotOperandLayout(0, grad_v_layout, 2))
+            grad_v = warpgroup_mma(weights, do_tile, grad_v, is_async=True)
+            grad_weight = warpgroup_mma_wait(1, deps=[grad_product])
+            weight = widen(narrow)  # half the registers across the wait
+            delta = delta_rows.index(stage).reshape([TILE_Q]).load(column_layout)[None, :]
+            grad_score = weight * (grad_weight - delta)
+            grads = gl.convert_layout(grad_score.to(dtype), gl.DotOperandLayout(0, grad_k_layout, 2))
+            ahead = done + 1
+            more = (visited + 1 < total) | (member + 1 < group)
+            mbarrier.wait(q_full.index(ahead % STAGES), (ahead // STAGES) & 1, pred=more)
+            grad_k = warpgroup_mma(grads, q_tile, grad_k, is_async=True)
+            grad_v = warpgroup_mma_wait(1, deps=[grad_v])
+
+            # Behind the last tile this is a product of stale data, which nobody reads.
+            next_q = q_tiles.index(ahead % STAGES).reshape([TILE_Q, HEAD_TILE]).permute([1, 0])
+            product = warpgroup_mma(k_tile, next_q, no_dot, use_acc=False, is_async=True)
+            grad_k = warpgroup_mma_wait(1, deps=[grad_k])
+            mbarrier.arrive(empty.index(stage), count=1)
+            dot = warpgroup_mma_wait(0, deps=[product])
+            done = ahead
+
+    at = [b, kv_head, kv_start + CONSUMER * 64, 0]
+    v_tile.store(grad_v.to(dtype))
+    fence_async_shared()
+    tma.async_copy_shared_to_global(dv_desc, at, v_tiles.index(CONSUMER))
+    k_tile.store((grad_k * scale).to(dtype))
+    fence_async_shared()
+    tma.async_copy_shared_to_global(dk_desc, at, k_tiles.index(CONSUMER))
+    tma.store_wait(0)
+
+
+@gluon.jit
+def backward_kv(
+    q_desc,  # [B, Hq, Lq, D]
+    k_desc,  # [B, Hkv, Lkv, D]
+    v_desc,  # [B, Hkv, Lkv, Dv]
+    do_desc,  # [B, Hq, Lq, Dv]
+    lse2_desc,  # [B * Hq, Lq], see prepare
+    delta_desc,  # [B * Hq, Lq], see prepare
+    dk_desc,  # [B, Hkv, Lkv, D]
+    dv_desc,  # [B, Hkv, Lkv, Dv]
+    batch, heads, group, q_len, kv_len,
+    scale,
+):
+    """Start the warps of a program: one loads, the others compute, and barriers in shared memory join them."""
+    k_tiles = gl.allocate_shared_memory(k_desc.dtype, [CONSUMERS, 1, 1, 64, HEAD_TILE], k_desc.layout)
+    v_tiles = gl.allocate_shared_memory(v_desc.dtype, [CONSUMERS, 1, 1, 64, VALUE_TILE], v_desc.layout)
+    q_tiles = gl.allocate_shared_memory(q_desc.dtype, [STAGES, 1, 1, TILE_Q, HEAD_TILE], q_desc.layout)
+    do_tiles = gl.allocate_shared_memory(do_desc.dtype, [STAGES, 1, 1, TILE_Q, VALUE_TILE], do_desc.layout)
+    lse2_rows = gl.allocate_shared_memory(gl.float32, [STAGES, 1, TILE_Q], lse2_desc.layout)
+    delta_rows = gl.allocate_shared_memory(gl.float32, [STAGES, 1, TILE_Q], delta_desc.layout)
+    k_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    v_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    q_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    do_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    mbarrier.init(k_full, count=1)
+    mbarrier.init(v_full, count=1)
+    for stage in gl.static_range(STAGES):
+        mbarrier.init(q_full.index(stage), count=1)
+        mbarrier.init(do_full.index(stage), count=1)
+        mbarrier.init(empty.index(stage), count=CONSUMERS)
+
+    fence_async_shared()
+    gl.warp_specialize(
+        [
+            (
+                consume,
+                (
+                    gl.constexpr(0),
+                    dk_desc, dv_desc, q_tiles, k_tiles, v_tiles, do_tiles, lse2_rows, delta_rows, q_full,
+                    k_full, v_full, do_full, empty, batch, heads, group, q_len, kv_len, scale,
+                ),
+            ),
+            (
+                consume,
+                (
+                    gl.constexpr(1),
+                    dk_desc, dv_desc, q_tiles, k_tiles, v_tiles, do_tiles, lse2_rows, delta_rows, q_full,
+                    k_full, v_full, do_full, empty, batch, heads, group, q_len, kv_len, scale,
+                ),
+            ),
+            (
+                produce,
+                (
+                    q_desc, k_desc, v_desc, do_desc, lse2_desc, delta_desc, q_tiles, k_tiles, v_tiles,
+                    do_tiles, lse2_rows, delta_rows, q_full, k_full, v_full, do_full, empty, batch, heads,
+                    group, q_len, kv_len,
+                ),
+            ),
+        ],
+        [4, 1],
+        [240, 24],
+    )

@@ -16,8 +16,8 @@ from tests.commands.test_diff import EQUAL, text
 from tests.share import share
 
 TARGETS = {"torch": Target("torch", "cpu"), "triton": Target("triton", "cuda", "sm_90")}
-#: Equal masks that only `attncc diff` finds equal: their kernels do not compute the same operations.
-APART = ("absolute value", "captures")
+#: What runs on the host names captured tensors in its errors, so that its text is not another author's.
+NAMED = {("captures", "torch"), ("captures", "triton")}
 
 
 def digest(written: str, backend: str) -> str:
@@ -28,10 +28,43 @@ def digest(written: str, backend: str) -> str:
 
 
 @pytest.mark.parametrize("backend", TARGETS)
-@pytest.mark.parametrize("name", [name for name in EQUAL if name not in APART])
+@pytest.mark.parametrize("name", EQUAL)
 def test_equal_masks_share_their_kernels(name: str, backend: str) -> None:
     ours, theirs = EQUAL[name]
-    assert digest(ours, backend) == digest(theirs, backend)
+    assert (digest(ours, backend) == digest(theirs, backend)) != ((name, backend) in NAMED)
+
+
+@pytest.mark.parametrize("backend", TARGETS)
+def test_a_bound_on_both_sides_has_one_spelling(backend: str) -> None:
+    within = (
+        "abs(q_idx - kv_idx) < w",
+        "q_idx - kv_idx < w and q_idx - kv_idx > -w",
+        "-w < kv_idx - q_idx and kv_idx - q_idx < w",
+    )
+    beyond = (
+        "abs(kv_idx - q_idx) >= 7",
+        "q_idx - kv_idx >= 7 or q_idx - kv_idx <= -7",
+        "7 <= kv_idx - q_idx or q_idx - kv_idx >= 7",
+    )
+    kernels = [{digest(text(mask), backend) for mask in masks} for masks in (within, beyond)]
+    assert [len(each) for each in kernels] == [1, 1]
+    one_sided = (
+        "q_idx - kv_idx < w",
+        "q_idx - kv_idx < w and q_idx - kv_idx >= -w",
+        "q_idx - kv_idx < w or kv_idx - q_idx < w",
+    )
+    assert len({digest(text(mask), backend) for mask in one_sided} | kernels[0]) == 4
+
+
+def test_captures_of_any_name_share_what_is_compiled() -> None:
+    compiled = []
+    for written in EQUAL["captures"]:
+        problem = Problem("bfloat16", capture_dtypes=("int64",))
+        made = pipeline.lower(parse(written), problem, TARGETS["triton"]).triton_forward
+        assert made is not None
+        compiled.append({name: each.kernel.source.digest for name, each in made().passes.items()})
+    assert compiled[0]
+    assert compiled[0] == compiled[1]
 
 
 @pytest.mark.parametrize("backend", TARGETS)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from attncc import pipeline
-from attncc.frontend import parse
-from attncc.ir import evaluate, print_expr
+from attncc.frontend import parse, trace_functions
+from attncc.ir import AttentionSpec, evaluate, print_expr
 from attncc.passes.order import order
 from attncc.schedule import Problem, Target
 from tests.analysis.masks import Draw
@@ -93,3 +96,45 @@ def test_order_changes_no_value_and_keeps_what_is_in_order() -> None:
                 assert evaluate(made, values) == evaluate(mask, values)
             except (ZeroDivisionError, OverflowError, ValueError):
                 continue
+
+
+NEAR = 0.5  # a global that a traced function reads
+
+
+def distance(q_idx: Any, kv_idx: Any) -> Any:
+    return q_idx - kv_idx
+
+
+def made_of(reach: float, helper: Callable[[Any, Any], Any], window: int) -> AttentionSpec:
+    def near(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return (q_idx >= kv_idx) & (helper(q_idx, kv_idx) < window) & (helper(q_idx, kv_idx) * NEAR < reach)
+
+    return trace_functions(None, near).spec
+
+
+@pytest.mark.parametrize("backend", TARGETS)
+def test_what_a_function_closes_over_changes_its_kernel_where_it_matters(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest_of(spec: AttentionSpec) -> str:
+        return pipeline.lower(spec, Problem("bfloat16"), TARGETS[backend]).forward.digest
+
+    first = digest_of(made_of(9.0, distance, 4))
+    assert digest_of(made_of(9.0, lambda q, kv: q - kv, 4)) == first  # the same helper by another name
+    assert digest_of(made_of(9.0, distance, 5)) == first  # a closed-over int is an argument of the kernel
+    others = [made_of(8.0, distance, 4), made_of(9.0, lambda q, kv: q - kv + 1, 4)]
+    monkeypatch.setattr(sys.modules[__name__], "NEAR", 0.25)
+    others.append(made_of(9.0, distance, 4))
+    assert len({first, *map(digest_of, others)}) == 4
+
+
+@pytest.mark.parametrize("backend", TARGETS)
+def test_python_and_text_share_their_kernels(backend: str) -> None:
+    def python(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return (q_idx - kv_idx < w) & (kv_idx <= q_idx)
+
+    w = 9
+    problem = Problem("float32" if backend == "torch" else "bfloat16")
+    spec = trace_functions(None, python).spec
+    ours = pipeline.lower(spec, problem, TARGETS[backend]).forward.digest
+    assert ours == digest(text("q_idx >= kv_idx and q_idx - kv_idx < w", parameters="w: int = 9"), backend)

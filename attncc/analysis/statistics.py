@@ -88,7 +88,7 @@ class Extraction:
                 self.done[stack.pop()] = self._statistic(expr).placeholder
             else:
                 separated = self._separated(expr)
-                parts = expr.args if separated is None else separated[1].atoms()
+                parts = expr.args if separated is None else sorted(separated[1].atoms(), key=_nameless)
                 pending = [part for part in parts if part not in self.done]
                 if pending:
                     stack.extend(reversed(pending))
@@ -127,6 +127,12 @@ class Extraction:
                 placeholder = self._statistic(expression(group.scaled(sign))).placeholder
                 form = form.plus(group, -1).plus(atom_form(placeholder), sign)
         return op, form
+
+
+def _nameless(expr: Expr) -> tuple[str, str]:
+    """An order of atoms that names of captured tensors do not decide, so that statistics are numbered alike."""
+    held = (e.op.value if e.op is Op.LOAD else f"{e.op.value} {e.value}" for e in postorder(expr))
+    return side(expr), "; ".join(held)
 
 
 def reads_along_a_side(expr: Expr) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attncc import pipeline
 from attncc.analysis import depends
-from attncc.analysis.bands import summarize_mask
+from attncc.analysis.bands import MaskShape, summarize_mask
 from attncc.analysis.count import Grid, row_runs
 from attncc.api.program import Reading
 from attncc.api.values import check_captures, check_parameters
@@ -51,10 +51,10 @@ def _counted(
     batches, heads = sizes.batch if "b" in named else 1, sizes.heads if "h" in named else 1
     copies = sizes.batch * sizes.heads // max(1, batches * heads)
     full = masked = longest = 0
-    how = CLOSED
+    how, shape = CLOSED, summarize_mask(mask)
     for b in range(min(batches, sizes.batch)):
         for h in range(min(heads, sizes.heads)):
-            more, how = _one_head(mask, grid, sizes, parameters, captures, b, h)
+            more, how = _one_head(mask, shape, grid, sizes, parameters, captures, b, h)
             full, masked, longest = full + more[0], masked + more[1], max(longest, more[2])
     total = grid.tiles * sizes.batch * sizes.heads
     programs = -(-grid.q_len // grid.tile_q) * sizes.batch * sizes.heads
@@ -64,6 +64,7 @@ def _counted(
 
 def _one_head(
     mask: Expr,
+    shape: MaskShape,
     grid: Grid,
     sizes: tiles.Sizes,
     parameters: Mapping[str, int],
@@ -72,7 +73,6 @@ def _one_head(
     h: int,
 ) -> tuple[tuple[int, int, int], str]:
     """Full and masked tiles of one head, the most that a row visits, and how they were counted."""
-    shape = summarize_mask(mask)
     try:
         found = row_runs(shape, grid, {**parameters, "b": b, "h": h, "batch": sizes.batch, "heads": sizes.heads})
     except UnsupportedError:

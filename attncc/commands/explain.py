@@ -22,6 +22,7 @@ Dtype = Annotated[str, typer.Option("--dtype", help=", ".join(DTYPES) + ".")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, …")]
 Backend = Annotated[str, typer.Option("--backend", help="auto, torch, triton or reference; no GPU is needed.")]
 Block = Annotated[int | None, typer.Option(min=1, show_default="chosen", help="Size of a tile, in positions.")]
+Refine = Annotated[bool, typer.Option("--refine", help="Look inside the tiles that stay open, pair by pair.")]
 
 
 def explain(
@@ -37,6 +38,7 @@ def explain(
     backend: Backend = "auto",
     block_m: Block = None,
     block_n: Block = None,
+    refine: Refine = False,
     capture: Captures = None,
     param: Params = None,
     seed: Seed = 0,
@@ -54,7 +56,8 @@ def explain(
     prepared = prepare(target, capture, param, {"batch": batch, "heads": heads, **lengths}, seed, device)
     q = _empty((batch, heads, q_len, head_dim), dtype, device)
     k = _empty((batch, kv_heads or heads, lengths["kv_len"], head_dim), dtype, device)
-    explanation = prepared.variant.explain(q, k, k, backend=backend, block_m=block_m, block_n=block_n)
+    options = {"backend": backend, "block_m": block_m, "block_n": block_n, "refine": refine}
+    explanation = prepared.variant.explain(q, k, k, **options)
     if as_json:
         print_json({**explanation.to_dict(), "example_data": list(prepared.invented)})
     else:

@@ -1,4 +1,5 @@
-"""One order for what has none: the parts of `and` and `or`, and the two sides of a comparison.
+"""One order for what has none: the parts of `and` and `or`, and the two sides of a comparison; and one spelling of a
+bound on both sides, `abs(x) < c`.
 
 Masks that differ only there, or in the names of parameters and captured tensors, have one form and share their kernels.
 Short parts come first, a side with positions stands on the left: `q_idx >= kv_idx and q_idx - kv_idx < window`.
@@ -7,10 +8,10 @@ Short parts come first, a side with positions stands on the left: `q_idx >= kv_i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from attncc.ir import KV_IDX, Q_IDX, AttentionSpec, Expr, Op, apply, postorder, with_args
+from attncc.ir import KV_IDX, Q_IDX, AttentionSpec, Expr, Op, Scalar, apply, const, postorder, with_args
 
 MIRRORED: Final = {Op.LT: Op.GT, Op.LE: Op.GE, Op.GT: Op.LT, Op.GE: Op.LE, Op.EQ: Op.EQ, Op.NE: Op.NE}
 CHAINS: Final = (Op.AND, Op.OR)
@@ -31,10 +32,19 @@ def ordered(root: Expr, spec: AttentionSpec) -> Mapping[Expr, Expr]:
         made = with_args(expr, tuple(done[arg] for arg in expr.args))
         if expr.op in CHAINS:
             made = _chain(made, keys)
+        elif expr.op is Op.ABS and made.args[0].op is Op.SUB:
+            made = _led_by_query(made)
         elif expr.op in MIRRORED and keys.side(made.args[0]) < keys.side(made.args[1]):
             made = apply(MIRRORED[made.op], made.args[1], made.args[0])
         done[expr] = made
     return done
+
+
+def _led_by_query(distance: Expr) -> Expr:
+    """abs(kv_idx - q_idx) as abs(q_idx - kv_idx)."""
+    left, right = distance.args[0].args
+    turned = Q_IDX in postorder(right) and Q_IDX not in postorder(left)
+    return apply(Op.ABS, apply(Op.SUB, right, left)) if turned else distance
 
 
 def _chain(expr: Expr, keys: _Keys) -> Expr:
@@ -47,10 +57,45 @@ def _chain(expr: Expr, keys: _Keys) -> Expr:
             pending += reversed(part.args)
         else:
             parts[part] = None
-    first, *rest = sorted(parts, key=keys.part)
+    first, *rest = sorted(_two_sided(expr.op, parts), key=keys.part)
     for part in rest:
         first = apply(expr.op, first, part)
     return first
+
+
+def _two_sided(op: Op, parts: Iterable[Expr]) -> list[Expr]:
+    """The parts with x < c and -x < c as abs(x) < c; x >= c or -x >= c as abs(x) >= c. `parts` are in order, x a
+    difference of Index expressions."""
+    found = {bound: part for part in parts if (bound := _bound(part)) is not None}
+    merged: dict[Expr, Expr] = {}
+    for (comparison, left, right, limit), part in found.items():
+        other = found.get((comparison, right, left, limit))
+        if other is None or comparison not in _MERGED[op]:
+            continue
+        first, second = (left, right) if Q_IDX in postorder(left) else (right, left)
+        distance = apply(Op.ABS, apply(Op.SUB, first, second))
+        merged[part] = merged[other] = apply(comparison, distance, limit)
+    return list(dict.fromkeys(merged.get(part, part) for part in parts))
+
+
+#: Comparisons whose two sides hold together, or one of them, exactly where that of the absolute value holds.
+_MERGED: Final = {Op.AND: (Op.LT, Op.LE), Op.OR: (Op.GT, Op.GE)}
+
+
+def _bound(part: Expr) -> tuple[Op, Expr, Expr, Expr] | None:
+    """(comparison, a, b, limit) for a - b `comparison` limit, where each of a and b holds a position; the bound of
+    -limit from the other side is one of b - a."""
+    if part.op not in MIRRORED or part.args[0].op is not Op.SUB or part.args[0].scalar is not Scalar.INDEX:
+        return None
+    (left, right), limit = part.args[0].args, part.args[1]
+    sides = [{Q_IDX, KV_IDX} & set(postorder(each)) for each in (left, right)]
+    if not all(len(each) == 1 for each in sides) or sides[0] == sides[1] or {Q_IDX, KV_IDX} & set(postorder(limit)):
+        return None
+    if limit.op is Op.NEG:
+        return MIRRORED[part.op], right, left, limit.args[0]
+    if limit.op is Op.CONST and isinstance(limit.value, int) and limit.value < 0:
+        return MIRRORED[part.op], right, left, const(-limit.value)
+    return part.op, left, right, limit
 
 
 class _Keys:

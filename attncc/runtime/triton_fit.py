@@ -46,7 +46,7 @@ def build_together(program: TritonProgram, target: str) -> None:
 
     Whatever cannot be built is left to whoever asks for it next, and raises there.
     """
-    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch
     if capturing or triton_build.compile_refusal() is not None:
         return
     kernels = {emitted.kernel: None for emitted in (*program.passes.values(), *program.lists.values())}

@@ -88,3 +88,13 @@ def test_a_wrong_command_line_is_explained(options, code, message):
     assert finished.code == code
     assert message in finished.err
     assert finished.out == ""
+
+
+def test_refine_looks_inside_the_tiles_of_captured_values(files):
+    np.save(
+        files / "ids.npy", np.tile([0, 2], 128)[None].repeat(1, 0) * (np.arange(256) < 128) + (np.arange(256) > 127)
+    )
+    given = ("explain", "packed.attn", "-q", 256, "--capture", "doc_ids=ids.npy", "--block-m", 64, "--block-n", 64)
+    plain, refined = (attncc(*given, *more, "--json").json for more in ((), ("--refine",)))
+    assert refined["tiles"]["skipped"] > plain["tiles"]["skipped"]
+    assert "refine looked inside" in refined["table"][-1]

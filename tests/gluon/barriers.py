@@ -32,6 +32,7 @@ class Mbarrier:
     """Ends phase after phase, each when `count` arrivals were made and all expected bytes have come.
 
     `phase` counts ended phases. `told` is what those who arrived knew, `known` what a finished wait may rely on.
+    The TMA knows of a barrier from the fence on that follows its making.
     """
 
     array: Mbarriers
@@ -40,6 +41,7 @@ class Mbarrier:
     pending: int = 0
     missing: int = 0
     phase: int = 0
+    fenced: bool = False
     told: Clock = field(default_factory=dict)
     known: Clock = field(default_factory=dict)
 
@@ -53,6 +55,7 @@ class Mbarrier:
         if count < 1:
             raise Fault("barrier", f"{self.name} is initialised for {count} arrivals {here()}")
         self.count = self.pending = count
+        current().unfenced.append(self)
 
     def invalidate(self) -> None:
         self.count = self.pending = 0

@@ -17,10 +17,10 @@ from tests.gluon.values import Tensor
 
 
 def fence_async_shared(cluster: bool = False) -> None:
-    """What this partition stored is seen by the TMA and the tensor cores from here on."""
+    """What this partition stored, and the barriers it made, the TMA and the tensor cores see from here on."""
     me = current()
-    for access in me.unfenced:
-        access.fenced = True
+    for made in me.unfenced:
+        made.fenced = True
     me.unfenced.clear()
 
 

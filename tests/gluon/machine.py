@@ -112,7 +112,7 @@ class Program:
 
 @dataclass(eq=False)
 class Partition:
-    """Warps that run one function; `clock` is what they know, `unfenced` what they stored since their last fence."""
+    """Warps that run one function; `clock` is what they know, `unfenced` what they made since their last fence."""
 
     machine: Machine
     program: Program
@@ -127,7 +127,7 @@ class Partition:
     done: bool = False
     products: list[Product] = field(default_factory=list)
     stores: list[Store] = field(default_factory=list)
-    unfenced: list[Access] = field(default_factory=list)
+    unfenced: list[Access | Mbarrier] = field(default_factory=list)
     baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     thread: threading.Thread | None = None
 

@@ -290,6 +290,8 @@ def start_load(descriptor: Descriptor, coordinates: list[Any], barrier: Mbarrier
     me.machine.pause()
     check_shape(target.shape, descriptor.block_shape, f"a TMA load to {target.name}")
     _check_dtype(descriptor, target)
+    if not barrier.fenced:
+        raise Fault("fence", f"a TMA load with {barrier.name}, which was made without a fence behind it {here()}")
     access = Access(target.values, "write", barrier, f"a TMA load to {target.name}", here())
     target.write(access)
     me.machine.start(Load(descriptor, coordinates, barrier, target, access, me.program))

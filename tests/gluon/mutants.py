@@ -13,8 +13,10 @@ from itertools import pairwise
 from typing import Final
 
 #: Calls that stand alone and order memory; a kernel may name more.
-ORDERING: Final = ("mbarrier.wait", "mbarrier.arrive", "mbarrier.expect", "mbarrier.init", "tma.store_wait")
-FENCE: Final = "fence_async_shared"
+ORDERING: Final = (
+    *("mbarrier.wait", "mbarrier.arrive", "mbarrier.expect", "mbarrier.init", "tma.store_wait"),
+    "fence_async_shared",
+)
 RELEASES: Final = ("mbarrier.arrive", "release")
 
 
@@ -57,20 +59,14 @@ def _bodies(function: ast.FunctionDef) -> Iterator[list[ast.stmt]]:
 
 
 def _edits(text: str, body: list[ast.stmt], ordering: tuple[str, ...]) -> Iterator[Edit]:
-    for place, statement in enumerate(body):
+    for statement in body:
         if not isinstance(statement, ast.Expr | ast.Assign) or not isinstance(statement.value, ast.Call):
             continue
         call = statement.value
         name = ast.unparse(call.func)
-        if name in ordering or (name == FENCE and not _is_set_up(body[:place])):
+        if name in ordering:
             yield Edit(statement, "pass", "without {}")
         yield from _wrong_arguments(text, call, name)
-
-
-def _is_set_up(before: list[ast.stmt]) -> bool:
-    """Whether statements initialise barriers: the fence behind them is for programs in a cluster, which are no part
-    of the model."""
-    return any("mbarrier.init" in ast.unparse(statement) for statement in before)
 
 
 def _wrong_arguments(text: str, call: ast.Call, name: str) -> Iterator[Edit]:

@@ -49,12 +49,14 @@ def test_every_product_is_an_instruction_of_the_tensor_cores(kernel, width, row)
     assert (found.products_of_shared, found.products_of_registers) == tuple(row.consumers * each for each in wanted)
 
 
-@pytest.mark.parametrize("width", ROWS["forward"])
-def test_the_exponentials_run_while_products_do(width):
-    row = ROWS["forward"][width][0]
-    each = 64 * row.tile_kv // 128  # elements that a thread holds
-    overlapped = inspected("forward", width, row).instructions.overlapped_exponentials
-    assert sum(count >= each for count in overlapped) >= row.consumers
+@pytest.mark.parametrize(("kernel", "width", "row"), CASES, ids=IDS)
+def test_the_exponentials_run_while_products_do(kernel, width, row):
+    found = inspected(kernel, width, row).instructions
+    each = 64 * (row.tile_q if kernel == "backward_kv" else row.tile_kv) // 128  # weights that a thread holds
+    if kernel == "forward":  # and the decay of two rows, all while the products of two tiles run
+        assert found.overlapped_exponentials == (each + 2,) * row.consumers
+    else:  # all behind the start of a product, none behind the wait for it
+        assert {wait.exponentials for wait in found.waits} == {0, each}
 
 
 @pytest.mark.parametrize(("kernel", "width", "row"), CASES, ids=IDS)

@@ -44,8 +44,3 @@ def test_kinds_of_mutants():
     assert "waits for all but 1 + 1" in kinds
     assert "half of CONSUMERS * a_desc.block_type.nbytes + b_desc.block_type.nbytes" in kinds
     assert any(what.endswith("in front of the wait") for what in kinds)
-
-
-def test_the_fence_behind_the_making_of_barriers_is_no_mutant():
-    line = next(i for i, text in enumerate(PIPELINE.text.splitlines(), 1) if text == "    fence_async_shared()")
-    assert line not in {mutant.line for mutant in mutants(PIPELINE.text)}

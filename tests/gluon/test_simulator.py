@@ -81,6 +81,7 @@ PLANTED = [
     Planted("former_store_in_flight", PIPELINE, "tma.store_wait(0)  # the former", "#", "overwrite"),
     Planted("last_store_in_flight", PIPELINE, "\n    tma.store_wait(0)\n", "\n", "exit"),
     Planted("no_fence_before_store", PIPELINE, "        fence_async_shared()\n        tma", "        tma", "fence"),
+    Planted("barriers_not_fenced", PIPELINE, "    fence_async_shared()\n    gl.warp", "    gl.warp", "fence"),
     Planted("wrong_stage", PIPELINE, "b_tiles.index(stage))", "b_tiles.index(0))", RACE),
     Planted("stage_beyond_the_last", PIPELINE, "stage = loaded % STAGES", "stage = loaded % 3", "bounds"),
     Planted("first_turn_not_given", TURNS, 'named_barrier(TURN, "arrive", 256, 4)', "pass", "deadlock"),
@@ -260,6 +261,7 @@ def test_loads_are_zero_beyond_the_tensor_and_stores_are_clipped():
         tile = gl.allocate_shared_memory(gl.float32, [4, 8], None)
         full = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
         mbarrier.init(full.index(0), count=1)
+        fence_async_shared()
         mbarrier.expect(full.index(0), n.block_type.nbytes)
         tma.async_copy_global_to_shared(n, [2, -4], full.index(0), tile)
         mbarrier.wait(full.index(0), 0)

@@ -92,6 +92,7 @@ class Draft:
         self.captures = Captures(self.names, dtypes, guarded.unproven, guarded.plain, index_box(spec))
         origins = spec.origins if readable else {}
         self.printer = TritonPrinter(namer, {**LEAVES, **self.parameters, **self.sizes()}, self.captures, origins)
+        self.printer.tables = {} if readable else self.names
 
     def sizes(self) -> dict[str, str]:
         """What guards call the sizes of captures, and what they are called in the kernel."""

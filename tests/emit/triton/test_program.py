@@ -32,7 +32,7 @@ def programs(path, dim: int = 64, dtype: str = "bfloat16", proven: bool = True) 
     gradients = Gradients(captures=tuple(c.scalar is Scalar.FLOAT for c in spec.captures))
     kinds = tuple(KINDS[c.scalar] for c in spec.captures)
     problem = Problem(dtype, dim, dim, 8, 2, kinds, gradients=gradients, facts=facts)
-    lowered = pipeline.lower(spec, problem, Target("triton", "cuda", "sm_90"))
+    lowered = pipeline.lower(spec, problem, Target("triton", "cuda", "sm_80"))
     assert lowered.triton_forward is not None
     assert lowered.triton_backward is not None
     return [lowered.triton_forward(), lowered.triton_backward()]
@@ -119,7 +119,7 @@ def test_names_do_not_change_what_is_built():
     text = "attn 1\nattention {0}({1}: int = 5):\n  capture {2}: float[heads]\n  score = score + {2}[h]\n"
     text += "  mask = q_idx - kv_idx < {1}\n"
     problem = Problem("bfloat16", 64, 64, 8, 2, ("float32",))
-    target = Target("triton", "cuda", "sm_90")
+    target = Target("triton", "cuda", "sm_80")
     built = []
     for names in (("first", "window", "slopes"), ("second", "reach", "tilt")):
         lowered = pipeline.lower(parse(text.format(*names)), problem, target)

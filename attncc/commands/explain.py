@@ -56,7 +56,7 @@ def explain(
     prepared = prepare(target, capture, param, {"batch": batch, "heads": heads, **lengths}, seed, device)
     q = _empty((batch, heads, q_len, head_dim), dtype, device)
     k = _empty((batch, kv_heads or heads, lengths["kv_len"], head_dim), dtype, device)
-    options = {"backend": backend, "block_m": block_m, "block_n": block_n, "refine": refine}
+    options: dict[str, Any] = {"backend": backend, "block_m": block_m, "block_n": block_n, "refine": refine}
     explanation = prepared.variant.explain(q, k, k, **options)
     if as_json:
         print_json({**explanation.to_dict(), "example_data": list(prepared.invented)})

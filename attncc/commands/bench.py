@@ -60,7 +60,7 @@ Beside = Annotated[
     str | None, typer.Option("--beside", help="Of flex, sdpa, cudnn, fa2, fa4; `none` for attncc alone.")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cuda or cpu.", show_default="cuda where there is one")]
-Backend = Annotated[str, typer.Option("--backend", help="attncc's: auto, triton, gluon or torch.")]
+Backend = Annotated[str, typer.Option("--backend", help="attncc's: auto, triton or torch.")]
 Budget = Annotated[float, typer.Option("--budget", min=0.0, help="Milliseconds to spend on each time.")]
 Limit = Annotated[float, typer.Option("--limit", min=1.0, help="Seconds that the process of a case may take.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print a table for a page.")]

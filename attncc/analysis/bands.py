@@ -80,7 +80,8 @@ MaskShape = Dense | Bands | Tabulated
 def summarize_mask(mask: Expr) -> MaskShape:
     """What a kernel must visit, as closed forms. LanguageError if a parameter has a reserved name."""
     solver = Solver(mask)
-    union = None if solver.terms is None else solver.solve(solver.terms)
+    terms = solver.rough()
+    union = None if terms is None else solver.solve(terms)
     test = solver.test(union)
     if test.full is TRUE:
         return Dense(True, test)
@@ -100,7 +101,7 @@ def summarize_mask(mask: Expr) -> MaskShape:
     if test.visit is TRUE:
         return Dense(False, test)
     apart = kv_apart is not None and q_apart is not None
-    exact = apart and all(p.exact for p in (*union.kv, *union.q))
+    exact = apart and terms is solver.terms and all(p.exact for p in (*union.kv, *union.q))
     return Bands(kv_ranges, q_ranges, test, exact, assume)
 
 

@@ -15,7 +15,7 @@ from attncc.analysis.affine import Axis, Conjunction, Projection, Remainders, is
 from attncc.analysis.conditions import conjunctions, normal_condition
 from attncc.analysis.integers import Side, has_solution
 from attncc.analysis.linear import form_of
-from attncc.analysis.logic import literal_form, negated, parts
+from attncc.analysis.logic import joined, literal_form, negated, parts
 from attncc.analysis.numbers import Value
 from attncc.analysis.shape import side
 from attncc.analysis.statistics import Extraction
@@ -25,6 +25,8 @@ from attncc.ir import FALSE, KV_IDX, KV_LEN, Q_IDX, Q_LEN, TRUE, Expr, Op, const
 
 #: Conjunctions with quotients or remainders that are solved, each; measured to keep a mask within 100 ms.
 FEW: Final = 6
+#: Of more linear conjunctions than this the ranges come from fewer that hold all of them; the tile test is exact.
+MANY_LINEAR: Final = 12
 #: Of more conjunctions than this, which end as one range around them all, no full ranges are made.
 MANY: Final = 8
 #: Lines between the shadows of a hidden conjunction that are looked at: a full tile that is not found costs a mask.
@@ -84,6 +86,13 @@ class Solver:
         kv, q = (tuple(axis.project(term, full) for term in terms) for axis in (self.kv_axis, self.q_axis))
         return Union(tuple(terms), kv, q)
 
+    def rough(self) -> tuple[Conjunction, ...] | None:
+        """Fewer conjunctions that hold wherever the mask does, for ranges of a mask with many linear ones."""
+        if self.terms is None or len(self.terms) <= MANY_LINEAR or not all(map(_is_linear, self.terms)):
+            return self.terms
+        found = [term for branch in parts(Op.OR, self.condition) for term in _relaxed(branch)]
+        return tuple(parse(term, self.remainders) for term in found) if len(found) < len(self.terms) else self.terms
+
     def test(self, union: Union | None) -> TileTest:
         """The tile test; exact for tiles to visit where every conjunction is solved exactly."""
         found = self.walk.interval(self.condition)
@@ -130,6 +139,10 @@ class Solver:
         """The condition that some conjunction may hold somewhere in the tile, and whether that is exact."""
         result: Value = FALSE
         exact = True
+        if union.terms is not self.terms:  # the ranges are rough, the linear conjunctions are not
+            linear = [self._linear(term) for term in self.terms or ()]
+            if None not in linear:
+                return joined(Op.OR, *(each for each in linear if each is not None)), True
         for term, kv, q in zip(union.terms, union.kv, union.q, strict=True):
             reached, sure = self._term_reached(term, kv, q)
             result, exact = self.numbers.or_(result, reached), exact and sure

@@ -61,9 +61,8 @@ def try_out(trial: Trial, loaded: Loaded, limit: float = LIMIT) -> bool:
 
 def _replay(folder: Path, limit: float) -> subprocess.CompletedProcess[str] | None:
     """What the other process says; None where it had to be stopped."""
-    program = (
-        f"import sys; sys.path[:] = {sys.path!r}; from attncc.commands import main; main(['replay', {str(folder)!r}])"
-    )
+    program = "import sys; sys.path[:] = {}; sys.argv[1:] = {}; from attncc.commands import main; main()"
+    program = program.format(repr(sys.path), repr(["replay", str(folder)]))
     try:
         return subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=limit, check=False

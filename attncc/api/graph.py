@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any, Final
 
 import torch
@@ -20,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from attncc.api.inputs import check_inputs
 from attncc.api.options import Options
 from attncc.api.program import Function
-from attncc.api.subgraph import run_subgraph
+from attncc.api.subgraph import run_functions, run_subgraph
 from attncc.runtime.steps import empty_like
 
 #: What torch has for operators that take a graph. It is not public: without it, graphs break at Python functions.
@@ -88,6 +89,10 @@ def _operator() -> Any:
             super().__init__("attncc_functions")
 
         def __call__(self, subgraph: Any, *operands: Any, **options: Any) -> Any:
+            if isinstance(subgraph, FunctionType):  # torch.compile could not follow it: the graph is broken here
+                cells = dict(zip(subgraph.__code__.co_freevars, subgraph.__closure__ or (), strict=True))
+                functions = cells["score_mod"].cell_contents, cells["mask_mod"].cell_contents
+                return run_functions(functions, operands, **options)
             return run_subgraph(subgraph, operands, **options)
 
     return FunctionsOperator()

@@ -49,7 +49,7 @@ _PARTS: weakref.WeakKeyDictionary[fx.GraphModule, Parts] = weakref.WeakKeyDictio
 
 
 def run_subgraph(
-    subgraph: fx.GraphModule, operands: Sequence[Any], *, scale: Any, name: str | None, largest: bool, **options: Any
+    subgraph: fx.GraphModule, operands: Sequence[Any], *, scale: Any, name: str | None, **options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, its lse and, if they are asked for, the largest score of each row."""
     parts = _PARTS.get(subgraph)
@@ -61,6 +61,19 @@ def run_subgraph(
         reading = read_functions(*parts.functions(operands), name, inputs.q.device)
     else:
         reading = _read_open(parts, operands, name, inputs)
+    return _run_reading(reading, inputs, **options)
+
+
+def run_functions(
+    functions: Functions, tensors: Sequence[Any], *, scale: Any, name: str | None, **options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for functions that torch.compile could not follow, which run outside of a graph."""
+    q, k, v = tensors
+    inputs = check_inputs(q, k, v, scale)
+    return _run_reading(read_functions(*functions, name, inputs.q.device), inputs, **options)
+
+
+def _run_reading(reading: Reading, inputs: Inputs, *, largest: bool, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
     call = make_call(reading, inputs, check_options(**options))
     if largest:
         return run_with_largest(call)

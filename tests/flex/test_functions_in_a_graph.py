@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import pytest
 import torch
@@ -247,6 +248,21 @@ def test_a_mask_that_is_none_says_so():
 
     with pytest.raises(Exception, match="a mask must be a bool, but this is an int"):
         torch.compile(model, fullgraph=True, backend="aot_eager")(*tensors())
+
+
+def test_what_torch_cannot_follow_breaks_the_graph_and_stays_right():
+    def counted(s, b, h, q, kv):
+        os.getpid()
+        return s * GATE[h]
+
+    def model(q, k, v):
+        return attncc.attention(q * 1, k, v, counted, causal).sin().sum()
+
+    leaves = [*tensors(q_len=17), GATE]
+    q, k, v = (t.requires_grad_() for t in leaves[:3])
+    grads = [torch.autograd.grad(run(q, k, v), leaves) for run in (model, torch.compile(model, backend="aot_eager"))]
+    for wanted, found in zip(*grads, strict=True):
+        close("gradient", found, wanted, 1e-12)
 
 
 def test_values_given_by_name_break_the_graph_and_stay_right():

@@ -21,6 +21,7 @@ from torch import Tensor
 from attncc.emit.kernel import TritonKernel
 from attncc.emit.triton.program import TritonProgram
 from attncc.runtime import op, triton_attention, triton_build, triton_kernel
+from attncc.schedule import gluon
 from attncc.schedule.target import Target
 from tests.gluon.simulator import Descriptor, Pointer, simulate
 
@@ -126,6 +127,7 @@ def simulated(
         mock.patch.object(triton_build, "interpret", interpret),
         mock.patch.object(triton_kernel, "Descriptor", Described, create=True),
         mock.patch.object(triton_attention, "settle", lambda program, _: settle(program) if settle else program),
+        mock.patch.object(gluon, "FEW_KEYS", 0),  # lengths of tests are short
         mock.patch.object(torch.cuda, "get_device_properties", return_value=DEVICE),
         mock.patch.object(op, "target_of", lambda backend, _: Target(backend, "cpu", "sm_90", gluon=True)),
         mock.patch.dict(op._KERNELS, clear=True),

@@ -24,8 +24,8 @@ from attncc.schedule.triton import ROWS
 
 #: Bytes of local memory for each thread that a float32 kernel may use.
 FLOAT32_SPILLS: Final = 64
-#: The same for a Gluon kernel, whose set-up keeps a few numbers for the warps that it starts. With 40 bytes tiles of 128
-#: keys were 1.1 times as fast as tiles of 64 without spills, with 48 bytes as fast (documents, H100, 2026-11-23).
+#: The same for a Gluon kernel, whose set-up keeps a few numbers for the warps that it starts. With 40 bytes, tiles of
+#: 128 keys were 1.1 times as fast as tiles of 64 without spills, with 48 as fast (documents, H100, 2026-11-23).
 SETUP_SPILLS: Final = 64
 
 Build = Callable[[TritonKernel, str], triton_build.Built]

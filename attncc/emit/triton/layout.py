@@ -35,8 +35,12 @@ def _idle_lines(tree: ast.Module) -> set[int]:
 
 
 def _unread(nodes: Iterable[ast.AST], read: set[str]) -> set[int]:
-    given = (node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name))
-    return {node.lineno for node in given if isinstance(node.targets[0], ast.Name) and node.targets[0].id not in read}
+    given = ((node, _target(node)) for node in nodes if isinstance(node, ast.Assign | ast.AugAssign))
+    return {node.lineno for node, target in given if isinstance(target, ast.Name) and target.id not in read}
+
+
+def _target(node: ast.Assign | ast.AugAssign) -> ast.expr:
+    return node.target if isinstance(node, ast.AugAssign) else node.targets[0]
 
 
 def _read(tree: ast.AST) -> set[str]:

@@ -204,12 +204,19 @@ def _draw_loop(
         else "tiles that are visible as a whole",
         "count": tiles.partial_count if masked else tiles.full_count,
         "start": tiles.partial_start if masked else tiles.full_start,
-        "exponent": _single(draft, exponent, texts[exponent]) if roots else "",
+        "exponent": _tile(draft, exponent, texts[exponent]) if roots else "",
         "visible": where,
         "body": printer.lines[place.name],
         "gradients": gradients,
         "grad_dot": grad_dot,
     }
+
+
+def _tile(draft: Draft, exponent: Expr, text: Text) -> str:
+    """The text of an exponent, as wide as a tile and a float also where it does not depend on the products."""
+    if {SCORE, SCORE_LOG2} & {*postorder(exponent)}:
+        return _single(draft, exponent, text)
+    return f"dot * 0.0 + {_single(draft, exponent, text, Level.ATOM)}"
 
 
 def _single(draft: Draft, expr: Expr, text: Text, least: Level = LOOSEST) -> str:

@@ -271,3 +271,19 @@ def test_keys_of_one_sequence_serve_a_whole_batch():
         out = attention(*tensors, backend=backend)
         results.append([out, *torch.autograd.grad(out.square().sum(), tensors)])
     check(*results)
+
+
+@interpreted
+@pytest.mark.parametrize("of", ["nothing", "keys", "queries", "positions"])
+def test_scores_need_not_depend_on_the_products(of):
+    import torch
+
+    numbers = torch.randn(19, requires_grad=True)
+    scores = {
+        "nothing": lambda s, b, h, i, j: torch.full_like(s, 0.25),
+        "keys": lambda s, b, h, i, j: numbers[j],
+        "queries": lambda s, b, h, i, j: numbers[i],
+        "positions": lambda s, b, h, i, j: i - j,
+    }
+    check(*attend(scores[of], leaves=(numbers,)))
+    check(*attend(scores[of], lambda b, h, i, j: i >= j, leaves=(numbers,)))

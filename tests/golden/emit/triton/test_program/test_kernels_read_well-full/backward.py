@@ -52,7 +52,6 @@ Schedule:
 - tiles of 64 queries x 32 keys, 4 warps, 3 stages: fastest of those measured that keep their values in registers (H100,
   bf16, B2 S8192 H*D 2048, full and causal, 2026-11-23)
 
-- plain Triton: ATTNCC_GLUON is 0, or the installed Triton is none that Gluon kernels are tested with
 """
 
 import triton
@@ -166,7 +165,6 @@ Schedule:
 - tiles of 32 queries x 64 keys, 4 warps, 3 stages: fastest of those measured that keep their values in registers (H100,
   bf16, B2 S8192 H*D 2048, full and causal, 2026-11-23)
 
-- plain Triton: ATTNCC_GLUON is 0, or the installed Triton is none that Gluon kernels are tested with
 """
 
 import triton

@@ -8,7 +8,6 @@ Schedule:
 - tiles of 128 queries x 64 keys, 8 warps, 4 stages: fastest of those measured that keep their values in registers
   (H100, bf16, B2 S8192 H*D 2048, full and causal, 2026-11-23)
 
-- plain Triton: ATTNCC_GLUON is 0, or the installed Triton is none that Gluon kernels are tested with
 """
 
 import triton

@@ -31,7 +31,7 @@ from attncc.schedule.triton import SHARED_LIMITS
 
 #: How `struct` writes a run-time argument.
 CODES = {"i1": "?", "i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", "i64": "q", "u64": "Q"}
-CODES |= {"fp16": "e", "fp32": "f", "fp64": "d", DESCRIPTOR: f"{DESCRIPTOR_BYTES}s"}
+CODES |= {"fp16": "e", "fp32": "f", "fp64": "d"}
 #: The driver's launch configuration: grid, block, bytes of shared memory, stream, attributes and their number.
 CONFIGURATION = "3I3II4xQQI4x"
 CONFIGURATION_SIZE = struct.calcsize("<" + CONFIGURATION)
@@ -174,8 +174,8 @@ def _codes(arguments: tuple[str, ...]) -> Iterator[str]:
     """How `struct` writes each parameter; sizes and strides behind a descriptor are not read and stay 0."""
     left = iter(parameters_of(arguments))
     for kind in arguments:
-        code = next(left)
-        yield CODES.get(code, "Q")
+        parameter = next(left)
+        yield f"{DESCRIPTOR_BYTES}s" if parameter == DESCRIPTOR else CODES.get(parameter, "Q")
         for _ in range(2 * rank_of(kind) if is_descriptor(kind) else 0):
             yield f"{SIZES[next(left)]}x"
     yield from ("Q" for _ in left)

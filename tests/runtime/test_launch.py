@@ -16,8 +16,8 @@ from attncc.errors import InternalError, UnsupportedError
 from attncc.runtime import launch as launch_module
 from attncc.runtime.binary import Resources
 from attncc.runtime.driver import Function
-from attncc.runtime.launch import CODES, Launch, launcher, shared_limit, target_of
-from attncc.runtime.triton_build import Built, build, compile_kernel, layout, refuse_in_capture
+from attncc.runtime.launch import CODES, Launch, _argument_format, launcher, shared_limit, target_of
+from attncc.runtime.triton_build import PARAMETERS_AT, Built, build, compile_kernel, layout, refuse_in_capture
 from tests.runtime.kernels import add_kernel, attend_kernel, mixed_kernel
 from tests.share import SEED, share
 
@@ -92,6 +92,19 @@ def test_arguments_of_any_types_in_any_order_arrive(launch):
         call((1, 1, 1), *values)
         call((1, 1, 1), *values)
         assert recorder.seen[0][10:] == recorder.seen[1][10:] == (*values, 0, 0)
+
+
+def test_a_descriptor_lies_where_the_kernel_expects_it_and_what_follows_it_is_zero():
+    kinds = ("*bf16", "tensordesc<bf16[1, 1, 64, 128],layout>", "i32", "tensordesc<fp32[1, 64],layout>")
+    first, second = bytes(range(128)), bytes(range(128, 256))
+    packed = struct.pack("<" + _argument_format(kinds), 1, first, 7, second, 0, 0)
+    places = layout(kinds)
+    assert len(places) == 1 + (1 + 4 + 4) + 1 + (1 + 2 + 2) + 2
+    for place, given in ((places[1], first), (places[11], second)):
+        assert (place.offset + PARAMETERS_AT) % 64 == 0
+        assert packed[place.offset : place.offset + place.size] == given
+    assert not any(packed[places[2].offset : places[10].offset])
+    assert packed[places[10].offset : places[10].offset + 4] == (7).to_bytes(4, "little")
 
 
 def test_a_pointer_is_a_tensor_an_address_or_nothing(launch):

@@ -17,7 +17,7 @@ from attncc.analysis.bands import MaskShape, summarize_mask
 from attncc.analysis.count import Grid, count_tiles
 from attncc.emit import Derivatives, KernelSource, differentiable, docstring, plan, render
 from attncc.emit.triton.kernels import Variant
-from attncc.emit.triton.program import TritonProgram, emit_program
+from attncc.emit.triton.program import TritonProgram, emit_program, gluon_refusal
 from attncc.emit.triton.visits import is_tabulated
 from attncc.errors import UnsupportedError
 from attncc.frontend import parse
@@ -87,8 +87,8 @@ class TritonPrograms:
         of 2 ** 31 elements and more."""
         if (aligned, wide) not in self.made:
             variant = replace(self.variant, aligned=aligned, wide=wide)
-            takes_gluon = aligned and not (variant.derivatives is not None and variant.shares_rows)
-            schedules = self.schedules if takes_gluon else self.schedules.without_gluon()
+            why = gluon_refusal(variant)
+            schedules = self.schedules if why is None else self.schedules.without_gluon(why)
             self.made[aligned, wide] = emit_program(variant, schedules, self.text)
         return self.made[aligned, wide]
 
@@ -173,7 +173,7 @@ def _lower_triton(
     observe: Observe,
 ) -> Lowered:
     shape = summarize_mask(guarded.spec.mask)
-    keys = visited_keys(shape, canonical, problem.heads)
+    keys = visited_keys(shape, canonical, problem.heads) if target.gluon else None
     schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target, is_tabulated(shape), keys)
     text = print_spec(spec, names="user")
     bare = Variant(guarded, replace(problem, gradients=None), shape)

@@ -7,8 +7,7 @@ remembered by address for as long as a call's layout stays.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import torch
@@ -24,8 +23,8 @@ NOT_INTERLEAVED, PROMOTE_L2_128, FILL_ZERO = 0, 2, 0
 #: How tiles lie in shared memory, and the columns that the TMA moves at once: rows of 16-bit tiles are swizzled.
 PLAIN, SWIZZLE_128, COLUMNS_AT_ONCE = 0, 3, 64
 ALIGNMENT: Final = 16
-#: Descriptions that one layout remembers.
-REMEMBERED: Final = 64
+#: Layouts that are remembered, and descriptions of each.
+REMEMBERED: Final = 256
 
 #: Sizes of the tile that is moved at once, the last two of a tensor [B, H, N, D], or [rows, N].
 Box = tuple[int, ...]
@@ -42,16 +41,27 @@ def describable(*tensors: Tensor) -> bool:
     return not repeats and len({tensor.shape[0] for tensor in tensors}) == 1
 
 
-class Descriptor:
-    """Describes tensors of one layout, [B, H, N, D] or [rows, N], that are moved in tiles of `box`."""
+def descriptor_of(tensor: Tensor, box: Box) -> Descriptor:
+    """What describes tensors of this tensor's layout, [B, H, N, D] or [rows, N], moved in tiles of `box`."""
+    return _descriptor(tensor.dtype, tuple(tensor.shape), tensor.stride(), box)
 
-    def __init__(self, tensor: Tensor, box: Box) -> None:
-        self._element, self._rank = ELEMENTS[tensor.dtype], len(box)
-        sizes, strides, wide = tensor.shape, _strides(tensor), tensor.element_size()
+
+@lru_cache(maxsize=REMEMBERED)
+def _descriptor(dtype: torch.dtype, sizes: tuple[int, ...], strides: tuple[int, ...], box: Box) -> Descriptor:
+    return Descriptor(dtype, sizes, strides, box)
+
+
+class Descriptor:
+    """Describes tensors of one layout that are moved in tiles of `box`; it is made once and asked for each address."""
+
+    def __init__(self, dtype: torch.dtype, sizes: tuple[int, ...], strides: tuple[int, ...], box: Box) -> None:
+        self._element, self._rank, wide = ELEMENTS[dtype], len(box), dtype.itemsize
         moved = box if wide == 4 else (*box[:-1], min(box[-1], COLUMNS_AT_ONCE))
+        # The stride of a dimension of one element means nothing, and may be any that the TMA takes.
+        usable = [stride if size > 1 else ALIGNMENT for stride, size in zip(strides, sizes, strict=True)]
         self._swizzle = PLAIN if wide == 4 else SWIZZLE_128
         self._sizes = (ctypes.c_uint64 * len(box))(*reversed(sizes))
-        self._strides = (ctypes.c_uint64 * (len(box) - 1))(*(stride * wide for stride in reversed(strides[:-1])))
+        self._strides = (ctypes.c_uint64 * (len(box) - 1))(*(stride * wide for stride in reversed(usable[:-1])))
         self._box = (ctypes.c_uint32 * len(box))(*reversed(moved))
         self._steps = (ctypes.c_uint32 * len(box))(*[1] * len(box))
         self._known: dict[int, bytes] = {}
@@ -76,11 +86,6 @@ class Descriptor:
             sizes, strides = list(self._sizes), list(self._strides)
             raise InternalError(f"the driver cannot describe a tensor of sizes {sizes} and strides {strides}: {status}")
         return ctypes.string_at(start, DESCRIPTOR_BYTES)
-
-
-def _strides(tensor: Tensor) -> Sequence[int]:
-    """Strides that the TMA takes: that of a dimension of one element means nothing, and may be any multiple of 16."""
-    return [stride if size > 1 else ALIGNMENT for stride, size in zip(tensor.stride(), tensor.shape, strict=True)]
 
 
 @cache

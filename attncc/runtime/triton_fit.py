@@ -24,9 +24,9 @@ from attncc.schedule.triton import ROWS
 
 #: Bytes of local memory for each thread that a float32 kernel may use.
 FLOAT32_SPILLS: Final = 64
-#: The same for a Gluon kernel, whose set-up keeps a few numbers for the warps that it starts. With 40 bytes, tiles of
-#: 128 keys were 1.1 times as fast as tiles of 64 without spills, with 48 as fast (documents, H100, 2026-11-23).
-SETUP_SPILLS: Final = 64
+#: The same for a Gluon kernel. With 40 bytes, tiles of 128 keys were 1.1 times as fast as tiles of 64 without spills,
+#: with 48 as fast (documents and alibi_symmetric, H100, D 128, S 8192, 2026-11-23).
+GLUON_SPILLS: Final = 64
 
 Build = Callable[[TritonKernel, str], triton_build.Built]
 
@@ -107,5 +107,5 @@ def _excess(built: triton_build.Built, program: TritonProgram, gluon: bool) -> f
     """How far a kernel is from fitting: its spills in bytes, or infinity where it cannot run."""
     if built.resources.shared > launch.shared_limit(built.target):
         return math.inf
-    allowed = FLOAT32_SPILLS if program.variant.problem.dtype == "float32" else SETUP_SPILLS if gluon else 0
+    allowed = FLOAT32_SPILLS if program.variant.problem.dtype == "float32" else GLUON_SPILLS if gluon else 0
     return built.resources.spills if built.resources.spills > allowed else 0

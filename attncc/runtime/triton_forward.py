@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from attncc.runtime.descriptors import Descriptor
+from attncc.runtime.descriptors import descriptor_of
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import Loaded, TritonPass
 from attncc.runtime.triton_values import ALIGNMENT, call_values, fit, fit_capture, strides
@@ -41,7 +41,7 @@ class TritonForward:
         self._places = tuple((kernel.keys.index(key), i) for i, key in enumerate(POINTERS) if key in kernel.keys)
         tensors = {"q_desc": q, "k_desc": k, "v_desc": v, "out_desc": out}
         self._described = tuple(
-            (kernel.keys.index(key), POINTERS.index(key.replace("desc", "ptr")), Descriptor(tensors[key], box))
+            (kernel.keys.index(key), POINTERS.index(key.replace("desc", "ptr")), descriptor_of(tensors[key], box))
             for key, box in kernel.boxes.items()
         )
         numbered = [(f"capture:{i}:0", i) for i in range(len(captures))]

@@ -10,7 +10,7 @@ import torch
 
 from attncc.emit.triton.program import Emitted
 from attncc.runtime import launch, triton_build
-from attncc.runtime.descriptors import Box, Descriptor, box_of
+from attncc.runtime.descriptors import Box, box_of, descriptor_of
 from attncc.runtime.triton_values import key_of
 from attncc.schedule.gluon import GluonSchedule
 
@@ -35,18 +35,18 @@ class Kernel:
 
     def run(self, programs: int, values: Mapping[str, Any]) -> None:
         """Launch programs for that many tiles."""
-        self.launch(self.grid(programs, values.get("q_len", 0)), *[values[key] for key in self.keys])
+        self.launch(self.grid(programs, values["q_len"]), *[values[key] for key in self.keys])
 
     def grid(self, programs: int, q_len: int) -> tuple[int, int, int]:
         """The programs that are started for that many tiles."""
-        return (min(programs, self.multiprocessors) if q_len <= self.persistent_until else programs), 1, 1
+        return (min(programs, self.multiprocessors) if 0 < q_len <= self.persistent_until else programs), 1, 1
 
     def describe(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """The descriptions that the kernel takes of tensors, by the key of the argument.
 
         A description holds no reference: whoever launches keeps the tensors until then.
         """
-        return {key: Descriptor(tensors[key], box).at(tensors[key].data_ptr()) for key, box in self.boxes.items()}
+        return {key: descriptor_of(tensors[key], box).at(tensors[key].data_ptr()) for key, box in self.boxes.items()}
 
 
 def make_kernel(emitted: Emitted, device: torch.device) -> Kernel:

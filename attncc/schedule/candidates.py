@@ -5,9 +5,8 @@ from __future__ import annotations
 from itertools import product
 from typing import Final
 
-from attncc.schedule.gluon import choose_gluon_schedules
 from attncc.schedule.target import Problem, Target
-from attncc.schedule.triton import DEFAULT_LIMIT, SHARED_LIMITS, AnySchedule, TritonSchedule, shared_bytes
+from attncc.schedule.triton import DEFAULT_LIMIT, SHARED_LIMITS, TritonSchedule, shared_bytes
 
 TILES_Q: Final = (16, 32, 64, 128)
 TILES_KV: Final = (16, 32, 64, 128)
@@ -18,10 +17,12 @@ MOST_SCORES: Final = 128 * 64 // 4
 FEWEST_SCORES: Final = 128
 
 
-def candidates(name: str, problem: Problem, target: Target) -> tuple[AnySchedule, ...]:
-    """Every schedule of a pass whose tiles fit into shared memory and suit its warps."""
+def candidates(name: str, problem: Problem, target: Target) -> tuple[TritonSchedule, ...]:
+    """Every plain Triton schedule of a pass whose tiles fit into shared memory and suit its warps.
+
+    Those of Gluon are all in its own tables."""
     limit = SHARED_LIMITS.get(target.arch or "", DEFAULT_LIMIT) * 1024
-    found: list[AnySchedule] = list(choose_gluon_schedules(name, problem, target))
+    found = []
     for tile_q, tile_kv, warps, stages in product(TILES_Q, TILES_KV, WARPS, STAGES):
         row = (tile_q, tile_kv, warps, stages)
         scores = tile_q * tile_kv // warps

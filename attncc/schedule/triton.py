@@ -42,11 +42,17 @@ class Schedules:
     backward_pairs: TritonSchedule
     others: tuple[tuple[str, tuple[AnySchedule, ...]], ...] = ()
 
-    def without_gluon(self) -> Schedules:
-        """These schedules for tensors that Gluon kernels do not take: the first choices that are Triton's."""
+    @property
+    def has_gluon(self) -> bool:
+        """Whether some pass may run in Gluon."""
+        every = (getattr(self, name) for name in ROWS), (s for _, further in self.others for s in further)
+        return any(isinstance(schedule, GluonSchedule) for schedules in every for schedule in schedules)
+
+    def without_gluon(self, why: str) -> Schedules:
+        """These schedules for what Gluon kernels do not take, and why: the first choices that are Triton's."""
         every = {name: (getattr(self, name), *further) for name, further in self.others}
         plain = {
-            n: tuple(_plain(s, UNSUITABLE) if len(t) < len(found) else s for s in t)
+            n: tuple(_plain(s, why) if len(t) < len(found) else s for s in t)
             for n, found in every.items()
             for t in [[s for s in found if isinstance(s, TritonSchedule)]]
         }
@@ -115,9 +121,6 @@ DEFAULT_LIMIT: Final = 64
 #: What sums and maxima over rows, and the rows of lse and delta, take at most.
 REDUCTIONS: Final = 5120
 MAX_HEAD_DIM: Final = 256
-UNSUITABLE: Final = (
-    "the TMA takes addresses and strides that are multiples of 16, and nothing that a stride of 0 repeats"
-)
 
 
 def choose_triton_schedules(

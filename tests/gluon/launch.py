@@ -125,7 +125,7 @@ def simulated(
 
     with (
         mock.patch.object(triton_build, "interpret", interpret),
-        mock.patch.object(triton_kernel, "Descriptor", Described, create=True),
+        mock.patch.object(triton_kernel, "descriptor_of", Described),
         mock.patch.object(triton_attention, "settle", lambda program, _: settle(program) if settle else program),
         mock.patch.object(gluon, "FEW_KEYS", 0),  # lengths of tests are short
         mock.patch.object(torch.cuda, "get_device_properties", return_value=DEVICE),

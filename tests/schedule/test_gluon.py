@@ -50,9 +50,11 @@ def test_a_pass_without_gluon_kernels_is_triton_s_beside_others_that_have_them()
 
 
 def test_tensors_that_the_tma_does_not_take_have_triton_kernels():
-    chosen = choose_triton_schedules(PROBLEM, HOPPER).without_gluon()
+    before = choose_triton_schedules(PROBLEM, HOPPER)
+    chosen = before.without_gluon("the TMA does not take them")
+    assert (before.has_gluon, chosen.has_gluon) == (True, False)
     assert isinstance(chosen.forward, TritonSchedule)
-    assert "TMA" in chosen.forward.reasons[-1]
+    assert chosen.forward.reasons[-1] == "plain Triton: the TMA does not take them"
     for _, further in chosen.others:
         assert all(isinstance(each, TritonSchedule) for each in further)
 

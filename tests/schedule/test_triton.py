@@ -27,7 +27,7 @@ def row(schedule):
 def test_no_choice_needs_more_shared_memory_than_there_is(target, dim, tabulated):
     for dtype in ("bfloat16", "float32"):
         problem = replace(PLAIN, dtype=dtype, head_dim=dim, value_dim=dim)
-        found = choose_triton_schedules(problem, Target("triton", "cuda", target), tabulated).without_gluon()
+        found = choose_triton_schedules(problem, Target("triton", "cuda", target), tabulated).without_gluon("")
         for name in ROWS:
             for each in found.choices(name)[:-1]:
                 assert shared_bytes(row(getattr(each, name)), problem, name) <= SHARED_LIMITS[target] * 1024
@@ -57,6 +57,6 @@ def test_tile_sizes_that_are_asked_for_are_taken_or_refused():
 
 
 def test_the_first_choice_says_why():
-    reasons = " ".join(choose_triton_schedules(PLAIN, HOPPER).without_gluon().backward_q.reasons)
+    reasons = " ".join(choose_triton_schedules(PLAIN, HOPPER).without_gluon("").backward_q.reasons)
     assert "H100" in reasons
     assert "fastest of those measured" in reasons

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from attncc.emit.gluon.language import descriptor_type, row_type
+from attncc.emit.gluon.language import MISSING, descriptor_type, row_type
 from attncc.emit.gluon.visits import Steps
 from attncc.emit.kernel import Argument
 from attncc.emit.templates import fill
@@ -164,7 +164,6 @@ def _common(draft: Draft, schedule: GluonSchedule, docstring: Sequence[str]) -> 
         "takes_turns": schedule.takes_turns,
         "out_over_q": schedule.out_over_q,
         "longest_first": draft.spec.mask is not TRUE,
-        "section_keys": L2_BYTES // (2 * (head + value)),
         "section_rows": L2_BYTES // (2 * (head + value)),
         "worker_warps": str([4] * (consumers - 1) + [1]),
         "worker_registers": str([REGISTERS[consumers]] * (consumers - 1) + [PRODUCER_REGISTERS]),
@@ -180,7 +179,7 @@ def _lines(draft: Draft, tiles: Visits, drawn: Loops) -> dict[str, object]:
     texts += [str(line) for loop in drawn.loops for line in loop["gradients"]]  # type: ignore[attr-defined]  # a list
     folds = not drawn.loops[0]["exponent"]
     return {
-        "helpers": draft.helpers(texts),
+        "helpers": draft.helpers(texts, MISSING),
         "once": once,
         "rows": rows,
         "visits": tiles.before,

@@ -7,24 +7,24 @@ from typing import Final
 
 from attncc.emit.triton.expressions import pointer_type
 
-#: Functions that Triton's language has and Gluon's lacks.
-SIGMOID: Final = '''
-@gluon.jit
+#: What Triton's language has and Gluon's lacks, as functions of a kernel.
+MISSING: Final[dict[str, str]] = {
+    "sigmoid": """
+@triton.jit
 def sigmoid(x):
-    """1 / (1 + exp(-x))."""
-    return 1.0 / (1.0 + gl.exp(-x))
-'''
+    \"\"\"1 / (1 + exp(-x)).\"\"\"
+    return 1.0 / (1.0 + tl.exp(-x))
+""",
+}
 _CONSTANT: Final = re.compile(r"tl\.full\(\[1, 1\], ([^,]+), tl\.\w+\)")
 
 
 def to_gluon(text: str) -> str:
     """Expressions and functions written for Triton, in Gluon, whose language repeats the names that they use."""
     text = _CONSTANT.sub(r"gl.to_tensor(\1)", text)
-    text = re.sub(r"\btl\.sigmoid\(", "sigmoid(", text)
+    text = re.sub(rf"\btl\.({'|'.join(MISSING)})\(", r"\1(", text)
     text = re.sub(r"\btl\.(?!PropagateNan)", "gl.", text)
     text = text.replace("@triton.jit", "@gluon.jit")
-    if "sigmoid(" in text:
-        text = text.replace("\n\n@gluon.constexpr_function", f"\n{SIGMOID}\n@gluon.constexpr_function", 1)
     return (
         text.replace("import triton\n", "import triton\nimport triton.language as tl\n", 1) if "tl." in text else text
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from attncc.emit.gradients import Derivatives, is_fragile
@@ -55,6 +56,10 @@ FIXED_NAMES: Final = (
     "kv_min",
     "kv_max",
     "tl",
+    "sigmoid",  # a function of Gluon kernels
+    # what finds tiles, see visits
+    *("partial_count", "full_count", "total", "visited", "step", "tile_index", "table_row"),
+    *("partial_tiles", "full_tiles", "kv_row", "q_row", "in_range"),
 )
 INPUT_NAMES: Final = ("score", "b", "h", "q_idx", "kv_idx", "batch", "heads", "q_len", "kv_len")
 LEAVES: Final = {name: name for name in (*INPUT_NAMES, "q_min", "q_max", "kv_min", "kv_max")}
@@ -124,10 +129,11 @@ class Draft:
                 made.append((Argument(self.parameters[parameter.name], "i32"), Role("parameter", i)))
         return made
 
-    def helpers(self, lines: Iterable[object]) -> list[str]:
-        """The functions that the lines call, and those that these call, as lines of their own."""
+    def helpers(self, lines: Iterable[object], further: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+        """The functions that the lines call, and those that these call, as lines of their own; `further` are a
+        language's own, by name."""
         text = "\n".join(map(str, lines))
-        sources = {f"read{rank}": read_helper(rank) for rank in sorted(self.captures.ranks)} | HELPERS
+        sources = {f"read{rank}": read_helper(rank) for rank in sorted(self.captures.ranks)} | HELPERS | dict(further)
         sources |= SHORT_HELPERS if self.problem.dtype in ("bfloat16", "float16") else {}
         used = [source for name, source in sources.items() if f"{name}(" in text]
         return [line for source in used for line in ("\n" + source.strip("\n")).split("\n") or ()]

@@ -150,6 +150,15 @@ class TritonProgram:
         return tuple(emitted for kernel, emitted in self.passes.items() if SCHEDULED_AS.get(kernel, kernel) == name)
 
 
+def gluon_refusal(variant: Variant) -> str | None:
+    """Why the kernels of a variant cannot be in Gluon, whatever their schedules; None where they can."""
+    if not variant.aligned:
+        return "the TMA takes addresses and strides that are multiples of 16, and nothing that a stride of 0 repeats"
+    if variant.derivatives is not None and variant.shares_rows:
+        return "scores are so large that the sums of rows are kept apart from lse, which Gluon kernels do not read"
+    return None
+
+
 #: The passes that have Gluon kernels.
 GLUON: Final = ("forward", "backward_q", "backward_kv")
 #: Kernels that run under the schedule of another name.

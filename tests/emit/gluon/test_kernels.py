@@ -6,8 +6,13 @@ import ast
 
 import pytest
 
-from tests.gluon.rendered import call
+from attncc import pipeline
+from attncc.frontend import parse
+from attncc.runtime import triton_build
+from attncc.schedule import Gradients, Problem
+from tests.gluon.rendered import HOPPER, call
 
+PROBLEM = Problem("bfloat16", 64, 64, 4, 4, gradients=Gradients())
 KERNELS = ("forward", "backward_q", "backward_kv")
 
 
@@ -38,3 +43,31 @@ def test_warps_take_what_they_read_and_nothing_else(kernel):
         ]
         assert calls
         assert all(each == names for each in calls)
+
+
+def test_what_gluon_lacks_is_a_function_of_the_kernel():
+    written = parse("attn 1\nattention gate:\n  score = score * sigmoid(score) + q_idx\n")
+    lowered = pipeline.lower(written, PROBLEM, HOPPER)
+    for programs in (lowered.triton_forward, lowered.triton_backward):
+        assert programs is not None
+        for emitted in programs().passes.values():
+            if emitted.kernel.gluon:
+                assert emitted.kernel.source.text.count("def sigmoid(x):") == 1
+                assert triton_build.compile_kernel(emitted.kernel, "sm_90").resources.shared
+
+
+def test_each_reason_for_plain_triton_is_its_own():
+    huge = parse("attn 1\nattention huge:\n  score = score - 1e9\n")
+    lowered = pipeline.lower(huge, PROBLEM, HOPPER)
+    assert lowered.triton_forward is not None
+    assert lowered.triton_backward is not None
+    assert lowered.triton_forward().passes["forward"].kernel.gluon
+    for program, words in (
+        (lowered.triton_backward(), "sums of rows are kept apart"),
+        (lowered.triton_backward(False, False), "the TMA takes addresses"),
+        (lowered.triton_forward(False, False), "the TMA takes addresses"),
+    ):
+        assert not any(emitted.kernel.gluon for emitted in program.passes.values())
+        name = next(iter(program.passes))
+        name = "backward_q" if name == "prepare" else name
+        assert words in program.passes[name].schedule.reasons[-1]

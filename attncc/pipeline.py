@@ -20,7 +20,6 @@ from attncc.emit.triton.kernels import Variant
 from attncc.emit.triton.program import TritonProgram, emit_program, gluon_refusal
 from attncc.emit.triton.visits import is_tabulated
 from attncc.errors import UnsupportedError
-from attncc.frontend import parse
 from attncc.ir import SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
 from attncc.passes import derive, lift, simplify
@@ -118,7 +117,11 @@ def lower_text(text: str, problem: Problem, target: Target) -> Lowered:
     if found is not None:
         return found
     spec = _SPECS.get(text)
-    return _lower_once(text, parse(text.replace(LINE_END, "\n")) if spec is None else spec, problem, target)
+    if spec is None:
+        from attncc.frontend import parse  # late: the grammar is loaded only where text is read
+
+        spec = parse(text.replace(LINE_END, "\n"))
+    return _lower_once(text, spec, problem, target)
 
 
 def _lower_once(text: str, spec: AttentionSpec, problem: Problem, target: Target) -> Lowered:

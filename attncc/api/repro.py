@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from attncc.errors import InputError
-from attncc.frontend import parse
 from attncc.ir import AttentionSpec, print_spec
 from attncc.runtime.cache import default_store, digest
 from attncc.runtime.triton_attention import Loaded
@@ -116,6 +115,8 @@ def save(trial: Trial, loaded: Loaded, lines: Sequence[str], parent: Path | None
 
 def read(folder: Path, device: str | None = None) -> tuple[Trial, dict[str, Any]]:
     """The case in a folder, and everything else that is known of it. Raises InputError for what is none."""
+    from attncc.frontend import parse  # late: the grammar is loaded only where text is read
+
     try:
         problem = json.loads((folder / PROBLEM).read_text(encoding="utf-8"))
         spec = parse((folder / VARIANT).read_text(encoding="utf-8"))

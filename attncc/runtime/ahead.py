@@ -40,18 +40,20 @@ def begin_backward(
     if not torch.is_grad_enabled() or not any(wanted) or triton_build.compile_refusal() is not None:
         return None
     q, k, v, *captures = tensors
-    key = (text, q.dtype, q.device, q.shape[1], k.shape[1], q.shape[3], v.shape[3], wanted, tiles, refine, kind)
+    sizes = (q.shape[1], k.shape[1], q.shape[3], v.shape[3])
+    key = (text, q.dtype, q.device, sizes, wanted, tiles, refine, kind, op.wants_tf32(q.dtype))
     if key in _BEGUN or (q.is_cuda and torch.cuda.is_current_stream_capturing()):
         return None
     if len(_BEGUN) >= MAX_BEGUN:
         _BEGUN.clear()
     _BEGUN.add(key)
     can = op._differentiable(text, captures)
-    gradients = Gradients(*wanted[:3], tuple(a and b for a, b in zip(wanted[3:], can, strict=True)))
+    of_captures = tuple(a and b for a, b in zip(wanted[3:], can, strict=True))
+    gradients = Gradients(wanted[0], wanted[1], wanted[2], of_captures)
     if not (gradients.of_scores or gradients.v):
         return None
-    problem = op.problem_of(tensors, parameters, gradients, *tiles, refine)
     target, device = op.target_of("triton", q.device), q.device
+    problem = op.problem_of(tensors, parameters, gradients, *tiles, refine, op.takes_tf32(target, q.dtype))
 
     def compile_backward() -> None:
         with suppress(Exception):

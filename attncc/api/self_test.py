@@ -187,6 +187,8 @@ def findings(trial: Trial, kernels: TritonPass, loaded: Loaded) -> list[Finding]
         q, k, v = wide
         out, lse = reference(trial.spec, q, k, v, held, trial.named, return_lse=True, check_bounds=False)
         precision = max(torch.finfo(tensors[0].dtype).eps, FLOAT32_PRECISION)
+        if loaded.program.variant.problem.tf32:
+            precision = 2 * torch.finfo(torch.float16).eps  # TF32 has its mantissa, and matrix units cut the rest off
         if derivatives is None:
             found = kernels.launch_forward(
                 loaded, *tensors, empty_like(tensors[0], trial.shape[6]), captures, trial.parameters, trial.scale
@@ -245,6 +247,7 @@ def replay(folder: Path, device: str | None = None) -> list[tuple[Finding, bool]
         in_bounds=frozenset(known["in_bounds"]),
         plain=frozenset(known["plain"]),
         nonzero=frozenset(known["nonzero"]),
+        tf32=known.get("tf32", False),
     )
     place = torch.device(trial.device)
     lowered = lower(trial.spec, problem, op.target_of("triton", place))

@@ -23,6 +23,7 @@ from attncc.runtime.build import Kernel, build
 from attncc.runtime.pack import settings_pack
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import TritonPass
+from attncc.runtime.triton_fit import Foresee
 from attncc.schedule import Facts, Gradients, Problem, Target
 from attncc.schedule.gluon import ARCH as HOPPER
 from attncc.schedule.target import has_tf32
@@ -67,13 +68,15 @@ _PASSES: dict[tuple[int, torch.device], TritonPass] = {}
 _DIFFERENTIABLE: dict[str, tuple[bool, ...]] = {}
 _COMPILER: list[Lower] = []
 _TESTS: list[Callable[..., None]] = []
+_FORESEEING: list[Foresee] = []
 
 
-def install(lower: Lower, test: Callable[..., None] | None = None) -> None:
+def install(lower: Lower, test: Callable[..., None] | None = None, foresee: Foresee | None = None) -> None:
     """Hand over the compiler that turns a spec's text, a problem and a target into kernels, and what tries kernels:
-    a function of the spec and of what a `TritonPass` gives its test."""
+    a function of the spec and of what a `TritonPass` gives its test. `foresee` hears what is about to be compiled."""
     _COMPILER[:] = [lower]
     _TESTS[:] = [] if test is None else [test]
+    _FORESEEING[:] = [] if foresee is None else [foresee]
 
 
 def attend(
@@ -229,7 +232,8 @@ def _triton(lowered: Lowered, device: torch.device, *, forward: bool) -> Kernel:
     found = _PASSES.get((id(programs), device))
     if found is None:
         test = partial(_TESTS[0], lowered.spec) if _TESTS else None
-        found = _PASSES.setdefault((id(programs), device), TritonPass(programs, device, test=test))
+        made = TritonPass(programs, device, test=test, foresee=_FORESEEING[0] if _FORESEEING else None)
+        found = _PASSES.setdefault((id(programs), device), made)
     return found.forward if forward else found.backward
 
 
@@ -361,27 +365,8 @@ def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor, *_: object) -> 
     ]  # an empty list has its own place in torch's tree of arguments
     if not any(wanted):
         return (None, None, None, [None] * len(captures), *none)
-    grads = torch.ops.attncc.backward(
-        *(
-            grad_out,
-            grad_lse,
-            q,
-            k,
-            v,
-            out,
-            largest,
-            sums,
-            captures,
-            parameters,
-            scale,
-            text,
-            tile_q,
-            tile_kv,
-            backend,
-            refine,
-            wanted,
-        )
-    )
+    tensors = (grad_out, grad_lse, q, k, v, out, largest, sums, captures)
+    grads = torch.ops.attncc.backward(*tensors, parameters, scale, text, tile_q, tile_kv, backend, refine, wanted)
     found = iter(grads)
     of_q, of_k, of_v, *of_captures = [next(found) if want else None for want in wanted]
     return (of_q, of_k, of_v, of_captures, *none)

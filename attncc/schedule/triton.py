@@ -104,27 +104,27 @@ TABULATED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "backward_kv": ROWS["backward_kv"],
 }
 #: For float32, whose products run on the ordinary units in full precision: the largest tiles that keep their values in
-#: registers (full, compiled for sm_90, Triton 3.6, 2026-11-24; not timed).
+#: registers (compiled for sm_90 and, last in each row, gfx942, Triton 3.6, 2026-11-24; not timed).
 WIDE_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {
-        64: ((32, 32, 4, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
+        64: ((32, 32, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
         128: ((32, 32, 8, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
-        256: ((32, 16, 8, 1), (16, 16, 8, 1)),
+        256: ((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
     },
     "backward_q": {
-        64: ((32, 32, 4, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
+        64: ((32, 32, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
         128: ((32, 32, 16, 1), (32, 16, 8, 1), (16, 16, 8, 1)),
-        256: ((32, 16, 8, 1), (16, 16, 8, 1)),
+        256: ((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
     },
     "backward_kv": {
         64: ((32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
         128: ((32, 32, 16, 1), (32, 16, 8, 1), (16, 16, 8, 1)),
-        256: ((16, 16, 8, 1),),
+        256: ((16, 16, 8, 1), (16, 16, 4, 1)),
     },
     "backward_pairs": {
         64: ((32, 32, 8, 1), (16, 16, 4, 1)),
         128: ((32, 32, 16, 1), (16, 16, 8, 1)),
-        256: ((16, 16, 8, 1),),
+        256: ((16, 16, 8, 1), (16, 16, 4, 1)),
     },
 }
 #: For float32 whose products may round to TF32, on the matrix units; chosen in the same way, not timed.

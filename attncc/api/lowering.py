@@ -75,6 +75,7 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
         check_bounds=options.checks_bounds(inputs.q.device.type),
         backend=backend_of(call),
         refine=options.refine,
+        deterministic=options.is_deterministic,
     )
 
 
@@ -82,6 +83,7 @@ def run_with_largest(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     """The output, its lse, and the largest score of each row, which has no gradient."""
     inputs, options = call.inputs, call.options
     rest = (list(call.captures), list(call.parameters), inputs.scale, call.program.text, 0, 0, backend_of(call), False)
+    rest += (options.is_deterministic,)
     bounds = options.checks_bounds(inputs.q.device.type)
     out, lse, _, sums = torch.ops.attncc.forward(inputs.q, inputs.k, inputs.v, *rest, bounds)
     # lse = largest + log(sum of exp(score - largest)), in whichever base the kernels count
@@ -107,6 +109,7 @@ def prepare(call: Call) -> eager.Attention | None:
         check_bounds=options.checks_bounds(inputs.q.device.type),
         backend=backend_of(call),
         refine=options.refine,
+        deterministic=options.is_deterministic,
     )
 
 
@@ -149,5 +152,9 @@ def lowered(call: Call) -> pipeline.Lowered:
 
 def _lower(call: Call, gradients: Gradients | None) -> pipeline.Lowered:
     tiles = (call.options.block_m or 0, call.options.block_n or 0)
-    problem = op.problem_of(call.tensors, call.parameters, gradients, *tiles, call.options.refine)
-    return pipeline.lower(call.program.spec, problem, op.target_of(backend_of(call), call.inputs.q.device))
+    target = op.target_of(backend_of(call), call.inputs.q.device)
+    deterministic = call.options.is_deterministic and target.gluon and gradients is not None
+    problem = op.problem_of(
+        call.tensors, call.parameters, gradients, *tiles, call.options.refine, deterministic
+    )
+    return pipeline.lower(call.program.spec, problem, target)

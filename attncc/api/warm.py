@@ -111,7 +111,7 @@ def _run(
     held = tuple(map(layout_of, captures))
     if None in layouts or None in held or any(type(each) is not int for each in parameters):
         return run(make_call(reading, inputs, options))
-    key = (layouts, held, parameters, inputs.scale, options, options.checks_bounds(q.device.type))
+    key = (layouts, held, parameters, inputs.scale, options, options.checks_bounds(q.device.type), options.is_deterministic)
     prepared = program.prepared.get(key)
     if prepared is None:
         call = make_call(reading, inputs, options)

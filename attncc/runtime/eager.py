@@ -80,6 +80,7 @@ class Attention:
     tiles: tuple[int, int]
     backend: str
     refine: bool
+    deterministic: bool
     forward: Forward
     largest_and_sums: Callable[..., tuple[Tensor, Tensor]]
 
@@ -128,7 +129,7 @@ class Attention:
         plain = is_plain() and not torch.is_grad_enabled() and layout_of(grad_out) and layout_of(grad_lse)
         run = op._backward if plain else torch.ops.attncc.backward
         tensors = (grad_out, grad_lse, q, k, v, out, largest, sums, captures)
-        rest = (list(self.parameters), self.scale, self.text, *self.tiles, self.backend, self.refine)
+        rest = (list(self.parameters), self.scale, self.text, *self.tiles, self.backend, self.refine, self.deterministic)
         found = iter(run(*tensors, *rest, wanted))
         return [next(found) if want else None for want in wanted]
 
@@ -165,6 +166,7 @@ def prepare(
     check_bounds: bool = True,
     backend: str = "torch",
     refine: bool = False,
+    deterministic: bool = False,
 ) -> Attention | None:
     """A call on tensors laid out like these, its kernels built; None where only the operator serves."""
     if op._is_empty(q, k):
@@ -180,7 +182,7 @@ def prepare(
         prepared = prepare_forward(kernels, q, k, v, captures, given, scale)
         if prepared is None:
             return None
-        return Attention(text, given, scale, tiles, backend, refine, prepared, prepared.largest_and_sums)
+        return Attention(text, given, scale, tiles, backend, refine, deterministic, prepared, prepared.largest_and_sums)
 
     def forward(
         q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor], with_lse: bool
@@ -188,4 +190,4 @@ def prepare(
         out, lse, *kept = kernel(q, k, v, captures, given, scale, check_bounds)
         return out, lse if with_lse else None, tuple(kept)
 
-    return Attention(text, given, scale, tiles, backend, refine, forward, lambda *kept: kept)
+    return Attention(text, given, scale, tiles, backend, refine, deterministic, forward, lambda *kept: kept)

@@ -20,6 +20,7 @@ from attncc.emit.triton.program import TritonProgram
 from attncc.errors import AttnccError, UnsupportedError
 from attncc.runtime import launch, triton_build
 from attncc.runtime.tuned import with_winners
+from attncc.schedule.gluon import ONE_PASS
 from attncc.schedule.triton import ROWS
 
 #: Bytes of local memory for each thread that a float32 kernel may use.
@@ -62,7 +63,7 @@ def build_together(program: TritonProgram, target: str) -> None:
 
 def settle_for(program: TritonProgram, target: str, build: Build = triton_build.build) -> TritonProgram:
     """The program under the schedules that fit a target."""
-    for name in ROWS:
+    for name in (ONE_PASS, *ROWS):
         program = _settle_pass(program, name, target, build)
     return program
 
@@ -75,9 +76,8 @@ def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -
     for schedules in program.schedules.choices(name):
         candidate = program if schedules is program.schedules else program.rescheduled(schedules)
         try:
-            excess = max(
-                _excess(build(each.kernel, target), program, each.kernel.gluon) for each in candidate.scheduled(name)
-            )
+            built = [(build(each.kernel, target), each.kernel.gluon) for each in candidate.scheduled(name)]
+            excess = max((_excess(found, program, gluon) for found, gluon in built), default=0)
         except UnsupportedError:
             if best[0] == math.inf:
                 raise

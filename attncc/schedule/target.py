@@ -42,7 +42,8 @@ class Problem:
     one is at hand: the pipeline draws `in_bounds` from them, the loads (by their number in the canonical spec, see
     `attncc.schedule.loads`) whose indices are proven, `plain`, those of them that are never negative, and `nonzero`,
     the divisions by what is not 0; all others are guarded. `gradients` is None where no backward pass is wanted.
-    `tile_q` and `tile_kv` are the caller's; `refine` asks to look inside the tiles that their test leaves open.
+    `tile_q` and `tile_kv` are the caller's; `refine` asks to look inside the tiles that their test leaves open, and
+    `deterministic` for gradients whose bits are the same in every run.
     """
 
     dtype: str = "float32"
@@ -58,6 +59,7 @@ class Problem:
     tile_q: int | None = None
     tile_kv: int | None = None
     refine: bool = False
+    deterministic: bool = False
     facts: Facts | None = None
 
     @property

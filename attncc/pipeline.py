@@ -20,7 +20,6 @@ from attncc.emit.triton.kernels import Variant
 from attncc.emit.triton.program import TritonProgram, emit_program, gluon_refusal
 from attncc.emit.triton.visits import is_tabulated
 from attncc.errors import UnsupportedError
-from attncc.frontend import parse
 from attncc.ir import SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
 from attncc.passes import derive, lift, simplify
@@ -67,10 +66,22 @@ class Lowered:
     differentiable: tuple[bool, ...]
     tile_test: TileTest
     schedule: Schedule
-    forward: KernelSource
-    backward: KernelSource | None
+    torch_forward: KernelSource | None = None
+    torch_backward: KernelSource | None = None
     triton_forward: TritonPrograms | None = None
     triton_backward: TritonPrograms | None = None
+
+    @property
+    def forward(self) -> KernelSource:
+        """The forward kernels as they are read."""
+        found = self.torch_forward if self.triton_forward is None else self.triton_forward().source
+        assert found is not None
+        return found
+
+    @property
+    def backward(self) -> KernelSource | None:
+        """The backward kernels as they are read."""
+        return self.torch_backward if self.triton_backward is None else self.triton_backward().source
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,11 @@ def lower_text(text: str, problem: Problem, target: Target) -> Lowered:
     if found is not None:
         return found
     spec = _SPECS.get(text)
-    return _lower_once(text, parse(text.replace(LINE_END, "\n")) if spec is None else spec, problem, target)
+    if spec is None:
+        from attncc.frontend import parse  # late: the grammar is loaded only where text is read
+
+        spec = parse(text.replace(LINE_END, "\n"))
+    return _lower_once(text, spec, problem, target)
 
 
 def _lower_once(text: str, spec: AttentionSpec, problem: Problem, target: Target) -> Lowered:
@@ -178,16 +193,17 @@ def _lower_triton(
     text = print_spec(spec, names="user")
     bare = Variant(guarded, replace(problem, gradients=None), shape)
     forward, backward = TritonPrograms(bare, schedules, text), None
-    observe("forward", forward().source)
+    if observe is not ignore:  # what nobody looks at is drawn when it is asked for
+        observe("forward", forward().source)
     if problem.gradients is not None:
         derivatives = _see(observe, "derive", _derivatives)(guarded.spec, problem.gradients)
         whole = replace(bare, problem=problem, derivatives=derivatives, grad_lse=True)
         backward = TritonPrograms(whole, schedules, text)
-        observe("backward", backward().source)
+        if observe is not ignore:
+            observe("backward", backward().source)
     tiles = schedules.forward
     schedule = Schedule(tiles.tile_q, tiles.tile_kv, tiles.tile_q * tiles.tile_kv, tiles.reasons)
-    sources = (forward().source, backward().source if backward else None)
-    return Lowered(spec, canonical, can, test, schedule, *sources, forward, backward)
+    return Lowered(spec, canonical, can, test, schedule, triton_forward=forward, triton_backward=backward)
 
 
 def visited_keys(shape: MaskShape, spec: AttentionSpec, heads: int) -> float | None:

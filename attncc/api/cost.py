@@ -16,7 +16,7 @@ from attncc.emit.triton.visits import is_tabulated
 from attncc.errors import UnsupportedError
 from attncc.ir import TRUE, Expr
 from attncc.report.cost import Cost, Machine, Shape, TileCounts, cost_of
-from attncc.runtime import tiles
+from attncc.runtime import op, tiles
 from attncc.schedule import Problem, Target
 from attncc.schedule.triton import choose_triton_schedules
 
@@ -36,8 +36,10 @@ def cost_of_variant(reading: Reading, shape: Shape, machine: Machine, block_m: i
     head, heads = shape.head_dim, (shape.heads, shape.kv_heads)
     dtypes = tuple(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
     problem = Problem(shape.dtype, head, head, *heads, dtypes, tile_q=block_m, tile_kv=block_n)
-    tabulated = is_tabulated(summarize_mask(spec.mask))
-    schedule = choose_triton_schedules(problem, Target("triton", "cuda", machine.arch), tabulated).forward
+    mask = summarize_mask(spec.mask)
+    target = Target("triton", "cuda", machine.arch, gluon=op.runs_gluon(machine.arch))
+    keys = pipeline.visited_keys(mask, spec, shape.heads) if target.gluon else None
+    schedule = choose_triton_schedules(problem, target, is_tabulated(mask), keys).forward
     grid = Grid(shape.q_len, shape.kv_len, schedule.tile_q, schedule.tile_kv)
     counted = _counted(spec.mask, grid, sizes, parameters, captures)
     return cost_of(spec.name, shape, machine, counted)

@@ -15,7 +15,6 @@ from attncc.api.program import Function, Reading, read_functions
 from attncc.api.variant import Variant
 from attncc.api.warm import attend, options_of
 from attncc.errors import InputError
-from attncc.frontend import parse, read_source
 from attncc.source import Source
 
 
@@ -128,6 +127,8 @@ def attention(
 
 def load(path: str | Path, **values: Any) -> Variant:
     """The variant in a file of `.attn` text, with these parameters and captured tensors; reading it runs no code."""
+    from attncc.frontend import read_source  # late: the grammar is loaded only where text is read
+
     return _from_text(read_source(path), values)
 
 
@@ -155,6 +156,8 @@ def _check_text(text: object) -> None:
 
 
 def _from_text(source: Source, values: dict[str, Any]) -> Variant:
+    from attncc.frontend import parse  # late, as above
+
     numbers = {name: value for name, value in values.items() if isinstance(value, bool | int | float)}
     spec = parse(source, numbers)
     return Variant(spec, values={name: value for name, value in values.items() if name not in numbers})

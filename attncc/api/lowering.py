@@ -154,7 +154,6 @@ def _lower(call: Call, gradients: Gradients | None) -> pipeline.Lowered:
     tiles = (call.options.block_m or 0, call.options.block_n or 0)
     target = op.target_of(backend_of(call), call.inputs.q.device)
     deterministic = call.options.is_deterministic and target.gluon and gradients is not None
-    problem = op.problem_of(
-        call.tensors, call.parameters, gradients, *tiles, call.options.refine, deterministic
-    )
+    more = op.takes_tf32(target, call.inputs.q.dtype), deterministic
+    problem = op.problem_of(call.tensors, call.parameters, gradients, *tiles, call.options.refine, *more)
     return pipeline.lower(call.program.spec, problem, target)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from attncc import pipeline
-from attncc.api.cost import cost_of_variant
-from attncc.api.explanation import explain_call
 from attncc.api.graph import attend_in_graph, is_followed
 from attncc.api.inputs import check_inputs, kind_of
 from attncc.api.lowering import Call, lowered, make_call
 from attncc.api.options import Options, check_options
 from attncc.api.pickling import frozen, travels
-from attncc.api.pictures import picture_of
 from attncc.api.program import Function, Program, Reading, program_of, read_functions
 from attncc.api.running import running
 from attncc.api.self_test import check
@@ -26,10 +23,12 @@ from attncc.api.values import check_names
 from attncc.api.warm import attend, options_of
 from attncc.errors import InputError
 from attncc.ir import AttentionSpec, print_spec
-from attncc.report.cost import Cost, Machine, Shape
-from attncc.report.explain import Explanation
-from attncc.report.picture import Picture
 from attncc.runtime import op
+
+if TYPE_CHECKING:  # a call loads no reports
+    from attncc.report.cost import Cost, Machine, Shape
+    from attncc.report.explain import Explanation
+    from attncc.report.picture import Picture
 
 # The operator finds the compiler here, and what tries new kernels: neither may import the other.
 op.install(pipeline.lower_text, check)
@@ -190,6 +189,8 @@ class Variant:
 
     def explain(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> Explanation:
         """What is skipped in this call and why, which schedule runs and why; takes the arguments of a call."""
+        from attncc.api.explanation import explain_call  # late: a call loads no reports
+
         options, values = _split(given)
         return explain_call(self._call(q, k, v, scale, options, values))
 
@@ -211,6 +212,8 @@ class Variant:
         **captures_and_params: Any,
     ) -> Picture:
         """The mask and its tiles for these lengths, to be drawn; `batch` is the one to draw, where they differ."""
+        from attncc.api.pictures import picture_of  # late: a call loads no reports
+
         options = check_options("auto", block_m, block_n, None, None)
         return picture_of(self._read(captures_and_params), (q_len, kv_len), heads, batch, options)
 
@@ -218,6 +221,8 @@ class Variant:
         self, shape: Shape, machine: Machine, *, block_m: int | None = None, block_n: int | None = None, **given: Any
     ) -> Cost:
         """What a forward pass of these sizes costs on a machine of `attncc.report.cost.MACHINES`, before it runs."""
+        from attncc.api.cost import cost_of_variant  # late: a call loads no reports
+
         options = check_options("auto", block_m, block_n, None, None)
         return cost_of_variant(self._read(given), shape, machine, options.block_m, options.block_n)
 

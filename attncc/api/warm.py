@@ -20,6 +20,7 @@ from attncc.api.program import Reading
 from attncc.api.values import locate
 from attncc.errors import InputError
 from attncc.runtime.eager import Layout, is_plain, layout_of
+from attncc.runtime.op import wants_tf32
 
 MAX_CHECKED: Final = 4096
 MAX_PREPARED: Final = 1024
@@ -111,7 +112,8 @@ def _run(
     held = tuple(map(layout_of, captures))
     if None in layouts or None in held or any(type(each) is not int for each in parameters):
         return run(make_call(reading, inputs, options))
-    key = (layouts, held, parameters, inputs.scale, options, options.checks_bounds(q.device.type), options.is_deterministic)
+    asked = options.checks_bounds(q.device.type), wants_tf32(q.dtype), options.is_deterministic
+    key = (layouts, held, parameters, inputs.scale, options, asked)
     prepared = program.prepared.get(key)
     if prepared is None:
         call = make_call(reading, inputs, options)

@@ -77,7 +77,7 @@ def _move_term(op: Op) -> Replace:
 
 
 def _cancel(op: Op) -> Replace:
-    """i + k against j + k, and i - k against j - k."""
+    """i + k against j + k, i - k against j - k, and i + k against i."""
 
     def cancel(i: Expr, j: Expr) -> Expr | None:
         if i.op is Op.ADD and j.op is Op.ADD:
@@ -89,6 +89,10 @@ def _cancel(op: Op) -> Replace:
             return apply(op, i.args[0], j.args[0])
         if i.op is Op.SUB and j.op is Op.SUB and i.args[0] is j.args[0]:
             return apply(FLIPPED[op], i.args[1], j.args[1])
+        if i.op is Op.ADD and j in i.args:
+            return apply(op, i.args[1] if i.args[0] is j else i.args[0], ZERO)
+        if j.op is Op.ADD and i in j.args:
+            return apply(FLIPPED[op], j.args[1] if j.args[0] is i else j.args[0], ZERO)
         return None
 
     return cancel

@@ -64,6 +64,8 @@ def _cancel_sum(i: Expr, j: Expr) -> Expr | None:
 def _cancel_difference(i: Expr, j: Expr) -> Expr | None:
     if i.op is Op.ADD and j in i.args:
         return i.args[1] if i.args[0] is j else i.args[0]
+    if j.op is Op.ADD and i in j.args:
+        return neg(j.args[1] if j.args[0] is i else j.args[0])
     if i.op is Op.SUB and i.args[0] is j:
         return neg(i.args[1])
     return j.args[1] if j.op is Op.SUB and j.args[0] is i else None
@@ -130,7 +132,7 @@ SUMS: Final = rules_of(
     ("i - c -> i + -c", Op.SUB, lambda i, j: add(i, neg(j)) if is_const(j) else None),
     ("i - -j -> i + j", Op.SUB, lambda i, j: add(i, j.args[0]) if j.op is Op.NEG else None),
     ("(i + c) - j -> (i - j) + c", Op.SUB, _gather_difference),
-    ("(i + j) - j -> i", Op.SUB, _cancel_difference),
+    ("(i + j) - j -> i, i - (i + j) -> -j", Op.SUB, _cancel_difference),
     ("i - (i // c) * c -> i % c", Op.SUB, _rest),
     ("i * c - i * d -> i * (c - d)", Op.SUB, _uncollect),
     ("--i -> i", Op.NEG, lambda i: i.args[0] if i.op is Op.NEG else None),

@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 
 from attncc.errors import InternalError
 from attncc.runtime import op
+from attncc.runtime.ahead import begin_backward
 from attncc.runtime.triton_attention import TritonPass
 from attncc.runtime.triton_forward import prepare_forward
 from attncc.runtime.triton_values import ALIGNMENT
@@ -179,6 +180,7 @@ def prepare(
             raise InternalError("a Triton kernel is not the forward method of its pass")
         if check_bounds and op.may_read_outside(kernel):
             return None
+        begin_backward(text, (q, k, v, *captures), given, tiles, refine, kernels.kind_of(q, k, v))
         prepared = prepare_forward(kernels, q, k, v, captures, given, scale)
         if prepared is None:
             return None

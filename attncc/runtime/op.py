@@ -25,6 +25,7 @@ from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import TritonPass
 from attncc.schedule import Facts, Gradients, Problem, Target
 from attncc.schedule.gluon import ARCH as HOPPER
+from attncc.schedule.target import has_tf32
 
 MAX_KERNELS = 8192
 
@@ -119,6 +120,7 @@ def problem_of(
     tile_q: int,
     tile_kv: int,
     refine: bool = False,
+    tf32: bool = False,
     deterministic: bool = False,
 ) -> Problem:
     """The problem that a call on (q, k, v, *captures) poses, as the operators pose it; tile sizes 0 are chosen."""
@@ -135,6 +137,7 @@ def problem_of(
         tile_q=tile_q or None,
         tile_kv=tile_kv or None,
         refine=refine,
+        tf32=tf32,
         deterministic=deterministic,
         facts=Facts(q.shape[0], q.shape[2], k.shape[2], shapes, tuple(parameters)),
     )
@@ -165,7 +168,8 @@ def _kernel(
     """The kernel of a call, from memory; otherwise compiled and built."""
     q, k, v, *captures = tensors
     shapes = (q.shape, k.shape, v.shape[3], *[(c.dtype, c.shape) for c in captures])
-    key = (text, q.dtype, q.device, shapes, tuple(parameters), tiles, backend, wanted, refine, deterministic)
+    asked = wants_tf32(q.dtype), deterministic
+    key = (text, q.dtype, q.device, shapes, tuple(parameters), tiles, backend, wanted, refine, *asked)
     found = _KERNELS.get(key)
     if found is None:
         if len(_KERNELS) >= MAX_KERNELS:
@@ -188,8 +192,8 @@ def _compiled(
 ) -> Kernel:
     gradients = None if wanted is None else Gradients(wanted[0], wanted[1], wanted[2], wanted[3:])
     target = target_of(backend, tensors[0].device)
-    problem = problem_of(tensors, parameters, gradients, *tiles, refine, deterministic and target.gluon)
-    lowered = _lower(text, problem, target)
+    more = takes_tf32(target, tensors[0].dtype), deterministic and target.gluon
+    lowered = _lower(text, problem_of(tensors, parameters, gradients, *tiles, refine, *more), target)
     if backend == "triton":
         return _triton(lowered, tensors[0].device, forward=wanted is None)
     if wanted is None:
@@ -204,6 +208,16 @@ def target_of(backend: str, device: torch.device) -> Target:
     index: int | None = device.index
     arch = launch.target_of(torch.cuda.current_device() if index is None else index)
     return Target(backend, device.type, arch, gluon=runs_gluon(arch))
+
+
+def wants_tf32(dtype: torch.dtype) -> bool:
+    """Whether products of this dtype may round to TF32: torch's own setting for matrix products, off at first."""
+    return dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+def takes_tf32(target: Target, dtype: torch.dtype) -> bool:
+    """Whether the kernels of a call do so; the torch back end leaves it to torch."""
+    return target.backend == "triton" and has_tf32(target.arch) and wants_tf32(dtype)
 
 
 def runs_gluon(arch: str) -> bool:
@@ -222,7 +236,7 @@ def _triton(lowered: Lowered, device: torch.device, *, forward: bool) -> Kernel:
     found = _PASSES.get((id(programs), device))
     if found is None:
         test = partial(_TESTS[0], lowered.spec) if _TESTS else None
-        found = _PASSES[id(programs), device] = TritonPass(programs, device, test=test)
+        found = _PASSES.setdefault((id(programs), device), TritonPass(programs, device, test=test))
     return found.forward if forward else found.backward
 
 

@@ -71,11 +71,15 @@ class TritonPass:
         return self.programs(True, False).variant.guarded.beyond is not FALSE
 
     def load(self, *tensors: Tensor) -> Loaded:
-        """The program for such tensors, built at the first call. Gluon kernels ask more of aligned ones."""
+        """The program for such tensors, built at the first call."""
+        return self.load_kind(*self.kind_of(*tensors))
+
+    def kind_of(self, *tensors: Tensor) -> tuple[bool, bool]:
+        """Whether tensors are aligned, and wide. Gluon kernels ask more of aligned ones."""
         is_aligned, is_wide = aligned(*tensors), wide(*tensors)
         if is_aligned and self.programs(True, is_wide).schedules.has_gluon:
             is_aligned = describable(*tensors)
-        return self.load_kind(is_aligned, is_wide)
+        return is_aligned, is_wide
 
     def load_kind(self, is_aligned: bool, is_wide: bool) -> Loaded:
         """The program for aligned tensors or any, for wide ones or not."""

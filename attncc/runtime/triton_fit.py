@@ -1,7 +1,7 @@
 """Which schedules a variant's kernels run under: the first of each pass that fits the GPU, as the compiler reports it.
 
-A kernel fits if its program's shared memory does, and if all values stay in registers. Float32 kernels, whose products
-need many registers, may spill a little.
+A kernel fits if its program's shared memory does, and if all values stay in registers. Float32 kernels backward, whose
+products need many registers, may spill a little where heads are large.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from attncc.runtime.tuned import with_winners
 from attncc.schedule.gluon import ONE_PASS
 from attncc.schedule.triton import ROWS
 
-#: Bytes of local memory for each thread that a float32 kernel may use.
+#: Bytes of local memory for each thread that a float32 kernel backward may use, with heads above `SPILLING_HEADS`.
 FLOAT32_SPILLS: Final = 64
+SPILLING_HEADS: Final = 128
 #: The same for a Gluon kernel. With 40 bytes, tiles of 128 keys were 1.1 times as fast as tiles of 64 without spills,
 #: with 48 as fast (documents and alibi_symmetric, H100, D 128, S 8192, 2026-11-23).
 GLUON_SPILLS: Final = 64
@@ -107,5 +108,11 @@ def _excess(built: triton_build.Built, program: TritonProgram, gluon: bool) -> f
     """How far a kernel is from fitting: its spills in bytes, or infinity where it cannot run."""
     if built.resources.shared > launch.shared_limit(built.target):
         return math.inf
-    allowed = FLOAT32_SPILLS if program.variant.problem.dtype == "float32" else GLUON_SPILLS if gluon else 0
+    allowed = GLUON_SPILLS if gluon else FLOAT32_SPILLS if _may_spill(program) else 0
     return built.resources.spills if built.resources.spills > allowed else 0
+
+
+def _may_spill(program: TritonProgram) -> bool:
+    problem = program.variant.problem
+    large = max(problem.head_dim, problem.value_dim) > SPILLING_HEADS
+    return problem.dtype == "float32" and large and program.variant.derivatives is not None

@@ -57,6 +57,22 @@ def test_tiles_are_those_of_the_explanation(name):
     assert found["skipped"] == copies * explained.skipped
 
 
+@pytest.mark.parametrize("gluon", [True, False])
+def test_tiles_on_hopper_are_those_of_the_kernel_that_would_run(gluon, monkeypatch):
+    from attncc import pipeline
+    from attncc.commands.definition import read_definition
+    from attncc.runtime import op
+    from attncc.schedule import Problem, Target
+
+    monkeypatch.setattr(op, "runs_gluon", lambda arch: gluon and arch == "sm_90")
+    for name in ("causal", "packed"):
+        problem = Problem("bfloat16", 128, 128, 16, 16, ("int64",) * (name == "packed"))
+        spec = read_definition(f"{name}.attn").spec
+        schedule = pipeline.lower(spec, problem, Target("triton", "cuda", "sm_90", gluon=gluon)).schedule
+        found = cost(name, "-q", 2048)["tiles"]
+        assert (found["tile_q"], found["tile_kv"]) == (schedule.tile_q, schedule.tile_kv)
+
+
 def test_a_million_tokens_are_counted_in_closed_form():
     start = time.process_time()
     found = cost("window", "-q", 1 << 20, "-p", "window=4096")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,14 @@ ALLOWED = re.compile(r"print \w+ \| lines\(\d+\)|(if|elif) (not )?\w+|else|endif
 @pytest.mark.parametrize("name", NAMES)
 def test_template_is_python(name: str):
     ast.parse(template_text(f"torch/{name}"))
+
+
+def test_the_names_of_a_template_are_those_that_python_finds():
+    root = Path(str(resource_dir("templates")))
+    for path in root.rglob("*.py.j2"):
+        name = path.relative_to(root).as_posix().removesuffix(".py.j2")
+        tokens = tokenize.generate_tokens(io.StringIO(template_text(name)).readline)
+        assert identifiers(name) == {token.string for token in tokens if token.type == tokenize.NAME}, name
 
 
 @pytest.mark.parametrize("name", NAMES)

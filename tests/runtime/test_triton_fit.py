@@ -73,5 +73,16 @@ def test_a_misfit_says_why():
     assert triton_fit.misfit(own, "backward_q", "sm_80", lambda kernel, target: built(spills=8)) == "spills 8 bytes"
     large = triton_fit.misfit(own, "backward_q", "sm_80", lambda kernel, target: built(shared=1 << 20))
     assert large == "needs 1048576 bytes of shared memory"
-    wide = replace(own, variant=replace(own.variant, problem=replace(PROBLEM, dtype="float32")))
-    assert triton_fit.misfit(wide, "backward_q", "sm_80", lambda kernel, target: built(spills=64)) is None
+
+
+def test_only_float32_kernels_backward_with_large_heads_may_spill_and_little():
+    own = program()
+
+    def spilling(spills, **changes):
+        wide = replace(own, variant=replace(own.variant, problem=replace(PROBLEM, **changes)))
+        return triton_fit.misfit(wide, "backward_q", "sm_80", lambda kernel, target: built(spills=spills)) is None
+
+    assert spilling(64, dtype="float32", head_dim=256)
+    assert not spilling(72, dtype="float32", head_dim=256)
+    assert not spilling(8, dtype="float32", head_dim=128)
+    assert not spilling(8, head_dim=256)

@@ -6,6 +6,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 WIDTH: Final = 120
@@ -16,36 +17,50 @@ OPERATORS: Final = (" | ", " & ", " >= ", " + ", " - ", " * ", " // ")
 def prune(text: str) -> tuple[str, tuple[str, ...]]:
     """The text without constants, values and arguments that nothing reads, and the names of those arguments."""
     head, start, text = text.rpartition("import triton\n")
-    while idle_lines := _idle_lines(ast.parse(text)):
-        text = "\n".join(line for i, line in enumerate(text.split("\n"), 1) if i not in idle_lines)
-    entry = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)][-1]
-    read = _read(entry)
-    idle = tuple(each.arg for each in entry.args.args if each.arg not in read)
+    tree = ast.parse(text)
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    inside = {function: _Names.inside(ast.walk(function)) for function in functions}
+    others = _Names.inside(each for node in tree.body if node not in inside for each in ast.walk(node))
+    whole = _Names([*others.read, *(each for names in inside.values() for each in names.read)], others.given)
+    idle_lines: set[int] = set()
+    while found := {line for names in (whole, *inside.values()) for line in names.idle_lines(idle_lines)}:
+        idle_lines |= found
+    text = "\n".join(line for i, line in enumerate(text.split("\n"), 1) if i not in idle_lines)
+    read = inside[functions[-1]].read_beside(idle_lines)
+    idle = tuple(each.arg for each in functions[-1].args.args if each.arg not in read)
     for name in idle:
         text = re.sub(rf"^(    (?:\w+, )*){name},(?: |$)", r"\1", text, count=1, flags=re.MULTILINE)
     return head + start + re.sub(r"^ +$\n", "", text, flags=re.MULTILINE), idle
 
 
-def _idle_lines(tree: ast.Module) -> set[int]:
-    """The lines that give a value to a name which nothing reads."""
-    found = _unread(tree.body, _read(tree))
-    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
-        found |= _unread(ast.walk(function), _read(function))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The names that are read in some nodes, and those that an assignment gives a value to, each with its line."""
 
+    read: list[tuple[str, int]]
+    given: list[tuple[str, int]]
 
-def _unread(nodes: Iterable[ast.AST], read: set[str]) -> set[int]:
-    given = ((node, _target(node)) for node in nodes if isinstance(node, ast.Assign | ast.AugAssign))
-    return {node.lineno for node, target in given if isinstance(target, ast.Name) and target.id not in read}
+    @classmethod
+    def inside(cls, nodes: Iterable[ast.AST]) -> _Names:
+        names = cls([], [])
+        for node in nodes:
+            if isinstance(node, ast.Name):
+                if isinstance(node.ctx, ast.Load):
+                    names.read.append((node.id, node.lineno))
+            elif isinstance(node, ast.Assign | ast.AugAssign):
+                target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+                if isinstance(target, ast.Name):
+                    names.given.append((target.id, node.lineno))
+        return names
 
+    def read_beside(self, gone: set[int]) -> set[str]:
+        """What is read where these lines are gone."""
+        return {name for name, line in self.read if line not in gone}
 
-def _target(node: ast.Assign | ast.AugAssign) -> ast.expr:
-    return node.target if isinstance(node, ast.AugAssign) else node.targets[0]
-
-
-def _read(tree: ast.AST) -> set[str]:
-    """The names that are read somewhere in it."""
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    def idle_lines(self, gone: set[int]) -> set[int]:
+        """Further lines whose value nothing reads where these are gone."""
+        read = self.read_beside(gone)
+        return {line for name, line in self.given if name not in read and line not in gone}
 
 
 def wrap(line: str) -> list[str]:

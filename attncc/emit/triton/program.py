@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Final
 
 from attncc.emit.gluon import kernels as gluon_kernels
@@ -36,12 +37,17 @@ from attncc.schedule.triton import AnySchedule, Schedules, TritonSchedule
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """One kernel: what is built, what its arguments are, and what is read."""
+    """One kernel: what is built, what its arguments are, and what is read, which is made when it is asked for."""
 
     kernel: TritonKernel
     roles: tuple[Role, ...]
-    source: KernelSource
+    read: Callable[[], KernelSource] = field(compare=False, repr=False)
     schedule: AnySchedule
+
+    @property
+    def source(self) -> KernelSource:
+        """The kernel with the user's names, places and a docstring."""
+        return self.read()
 
 
 def emit_forward(variant: Variant, schedule: AnySchedule, text: str) -> Emitted:
@@ -92,7 +98,7 @@ def _emit(
     draw: Callable[[bool], Drawn],
     entry: str | None = None,
 ) -> Emitted:
-    read, built = draw(True), draw(False)
+    built = draw(False)
     gluon = isinstance(schedule, GluonSchedule) and template in GLUON
     text, idle = _text(template, built, gluon)
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -105,8 +111,12 @@ def _emit(
         schedule.num_stages,
         gluon=gluon,
     )
-    source = KernelSource(f"{variant.spec.name}_{template}", _text(template, read, gluon)[0], digest)
-    return Emitted(kernel, tuple(role for _, role in passed), source, schedule)
+
+    @cache
+    def read() -> KernelSource:
+        return KernelSource(f"{variant.spec.name}_{template}", _text(template, draw(True), gluon)[0], digest)
+
+    return Emitted(kernel, tuple(role for _, role in passed), read, schedule)
 
 
 def _text(template: str, drawn: Drawn, gluon: bool) -> tuple[str, tuple[str, ...]]:

@@ -126,3 +126,10 @@ def test_names_do_not_change_what_is_built():
         assert lowered.triton_forward is not None
         built.append([emitted.kernel.source.text for emitted in kernels(lowered.triton_forward())])
     assert built[0] == built[1]
+
+
+@pytest.mark.parametrize("name", ["relative_bias", "clipped_relative_bias", "t5_bias"])
+def test_biases_of_a_distance_are_summed_along_diagonals(name, repository):
+    _, backward = programs(repository / "examples" / "gallery" / f"{name}.attn")
+    assert "backward_diagonal" in backward.passes
+    assert "backward_pairs" not in backward.passes

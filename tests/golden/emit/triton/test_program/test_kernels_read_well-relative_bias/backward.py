@@ -123,13 +123,13 @@ def backward_q(
         kv_idx = kv_row[None, :]
         k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
         v_tile = tl.load(v_base + kv_row[:, None] * v_stride_n + value_dims[None, :])
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
         score_log2 = dot * scale_log2
         pair_sum = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
         weight = tl.exp2(pair_sum - lse2)
-        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="tf32")
+        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
-        grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="tf32")
+        grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     # tiles that the mask cuts, or that reach past the end
     for step in tl.range(0, tl.cdiv(kv_len, TILE_KV) - full_count):
@@ -147,14 +147,14 @@ def backward_q(
             mask=(kv_row < kv_len)[:, None],
             other=0.0,
         )
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
         score_log2 = dot * scale_log2
         pair_sum_2 = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
         weight = tl.exp2(pair_sum_2 - lse2)
         weight = tl.where(in_range, weight, 0.0)
-        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="tf32")
+        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
-        grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="tf32")
+        grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     dq_base = grad_q_ptr + b.to(tl.int64) * dq_stride_b + h.to(tl.int64) * dq_stride_h
     dq_base += q_start.to(tl.int64) * dq_stride_n
@@ -255,14 +255,14 @@ def backward_kv(
             do_tile = tl.load(do_base + q_row[:, None] * do_stride_n + value_dims[None, :])
             lse2 = tl.load(lse2_ptr + head_rows + q_row)[None, :]
             delta = tl.load(delta_ptr + head_rows + q_row)[None, :]
-            dot = tl.dot(k_tile, q_tile.T, input_precision="tf32")  # [TILE_KV, TILE_Q]
+            dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
             score_log2 = dot * scale_log2
             pair_sum = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
             weight = tl.exp2(pair_sum - lse2)
-            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="tf32")
-            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="tf32")
+            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
+            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
-            grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="tf32")
+            grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
         # tiles that the mask cuts, or that reach past the end
         for step in tl.range(0, tl.cdiv(q_len, TILE_Q) - full_count):
@@ -282,15 +282,15 @@ def backward_kv(
             )
             lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[None, :]
             delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[None, :]
-            dot = tl.dot(k_tile, q_tile.T, input_precision="tf32")  # [TILE_KV, TILE_Q]
+            dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
             score_log2 = dot * scale_log2
             pair_sum_2 = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
             weight = tl.exp2(pair_sum_2 - lse2)
             weight = tl.where(in_range, weight, 0.0)
-            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="tf32")
-            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="tf32")
+            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
+            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
-            grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="tf32")
+            grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
     dk_base = grad_k_ptr + b.to(tl.int64) * dk_stride_b + kv_head.to(tl.int64) * dk_stride_h
     dk_base += kv_start.to(tl.int64) * dk_stride_n
@@ -308,7 +308,7 @@ def backward_kv(
     )
 
 
-"""relative_bias: backward over pairs, Triton.
+"""relative_bias: backward over diagonal, Triton.
 
     attn 1
     attention relative_bias:
@@ -319,6 +319,7 @@ Schedule:
 - tiles of 64 queries x 64 keys, 4 warps, 2 stages: fastest of those measured that keep their values in registers (H100,
   bf16, B2 S8192 H*D 2048, full and causal, 2026-11-23)
 
+- tiles are 64 x 64: sums along diagonals need squares
 """
 
 import triton
@@ -332,7 +333,7 @@ VALUE_TILE = tl.constexpr(64)
 
 
 @triton.jit
-def backward_pairs(
+def backward_diagonal(
     q_ptr,  # [B, Hq, Lq, D]
     k_ptr,  # [B, Hkv, Lkv, D]
     v_ptr,  # [B, Hkv, Lkv, Dv]
@@ -348,83 +349,80 @@ def backward_pairs(
     do_stride_b, do_stride_h, do_stride_n,
     heads, group, q_len, kv_len,
     scale,
-    first_tile, chunk_tiles,
 ):
-    """The share of each pair in the gradient of a captured tensor, for the queries of `chunk_tiles` tiles."""
+    """Gradients of captured tensors that are indexed by q_idx - kv_idx: a program owns one diagonal of square tiles.
+
+    All tiles of a diagonal have the same distances at the same places, so they are summed first; the sum of each of
+    its 2 * TILE_Q - 1 diagonals of pairs is taken once, at the end.
+    """
+    q_tiles = tl.cdiv(q_len, TILE_Q)
+    kv_tiles = tl.cdiv(kv_len, TILE_KV)
+    diagonals = q_tiles + kv_tiles - 1
     program = tl.program_id(0)
-    tile = first_tile + program % chunk_tiles
-    b = program // chunk_tiles // heads
-    h = program // chunk_tiles % heads
+    diagonal = program % diagonals
+    offset = diagonal - (kv_tiles - 1)  # of the query tile over the key tile
+    b = program // diagonals // heads
+    h = program // diagonals % heads
     kv_head = h // group
 
-    q_start = tile * TILE_Q
-    q_row = q_start + tl.arange(0, TILE_Q)
-    q_idx = tl.minimum(q_row, q_len - 1)[:, None]  # rows past the end repeat the last and are not stored
     dims = tl.arange(0, HEAD_TILE)
     value_dims = tl.arange(0, VALUE_TILE)
-    q_base = q_ptr + b.to(tl.int64) * q_stride_b + h.to(tl.int64) * q_stride_h + q_start.to(tl.int64) * q_stride_n
+    q_base = q_ptr + b.to(tl.int64) * q_stride_b + h.to(tl.int64) * q_stride_h
     do_base = grad_out_ptr + b.to(tl.int64) * do_stride_b + h.to(tl.int64) * do_stride_h
-    do_base += q_start.to(tl.int64) * do_stride_n
     k_base = k_ptr + b.to(tl.int64) * k_stride_b + kv_head.to(tl.int64) * k_stride_h
     v_base = v_ptr + b.to(tl.int64) * v_stride_b + kv_head.to(tl.int64) * v_stride_h
-    row_in_tile = tl.arange(0, TILE_Q)[:, None]
-    q_tile = tl.load(q_base + row_in_tile * q_stride_n + dims[None, :], mask=(q_row < q_len)[:, None], other=0.0)
-    do_tile = tl.load(
-        do_base + row_in_tile * do_stride_n + value_dims[None, :],
-        mask=(q_row < q_len)[:, None],
-        other=0.0,
-    )
-    at = (b * heads + h).to(tl.int64) * q_len + q_row
-    lse2 = tl.load(lse2_ptr + at, mask=q_row < q_len, other=float("inf"))[:, None]
-    delta = tl.load(delta_ptr + at, mask=q_row < q_len, other=0.0)[:, None]
-    row_in_chunk = (q_row - first_tile * TILE_Q).to(tl.int64)[:, None]
-    pair_base = ((b * heads + h).to(tl.int64) * chunk_tiles * TILE_Q + row_in_chunk) * kv_len
+    head_rows = (b * heads + h).to(tl.int64) * q_len
+    grad_sum0 = tl.zeros([TILE_Q, TILE_KV], tl.float32)
     scale_log2 = scale * LOG2E
-    full_count = kv_len // TILE_KV
+    for q_tile_index in range(tl.maximum(offset, 0), tl.minimum(q_tiles, offset + kv_tiles)):
+        kv_tile_index = q_tile_index - offset
+        q_start = q_tile_index * TILE_Q
+        kv_start = kv_tile_index * TILE_KV
+        if True:
+            q_row = q_start + tl.arange(0, TILE_Q)
+            kv_row = kv_start + tl.arange(0, TILE_KV)
+            q_idx = tl.minimum(q_row, q_len - 1)[:, None]
+            kv_idx = tl.minimum(kv_row, kv_len - 1)[None, :]
+            in_range = (q_row < q_len)[:, None] & (kv_row < kv_len)[None, :]
+            q_tile = tl.load(
+                q_base + q_row[:, None] * q_stride_n + dims[None, :],
+                mask=(q_row < q_len)[:, None],
+                other=0.0,
+            )
+            do_tile = tl.load(
+                do_base + q_row[:, None] * do_stride_n + value_dims[None, :],
+                mask=(q_row < q_len)[:, None],
+                other=0.0,
+            )
+            k_tile = tl.load(
+                k_base + kv_row[:, None] * k_stride_n + dims[None, :],
+                mask=(kv_row < kv_len)[:, None],
+                other=0.0,
+            )
+            v_tile = tl.load(
+                v_base + kv_row[:, None] * v_stride_n + value_dims[None, :],
+                mask=(kv_row < kv_len)[:, None],
+                other=0.0,
+            )
+            lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[:, None]
+            delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[:, None]
+            dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
+            score_log2 = dot * scale_log2
+            pair_sum_2 = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
+            weight = tl.exp2(pair_sum_2 - lse2)
+            weight = tl.where(in_range, weight, 0.0)
+            grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
+            grad_score = weight * (grad_weight - delta)
+            grad_sum0 += grad_score
 
-    # tiles that are visible as a whole
-    for step in tl.range(0, full_count):
-        kv_start = step * TILE_KV
-        kv_row = kv_start + tl.arange(0, TILE_KV)
-        kv_idx = kv_row[None, :]
-        pair_at = pair_base + kv_row[None, :]
-        stored = (q_row < q_len)[:, None] & (kv_row < kv_len)[None, :]
-        k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
-        v_tile = tl.load(v_base + kv_row[:, None] * v_stride_n + value_dims[None, :])
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
-        score_log2 = dot * scale_log2
-        pair_sum = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
-        weight = tl.exp2(pair_sum - lse2)
-        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="tf32")
-        grad_score = weight * (grad_weight - delta)
-        tl.store(grad_sum0_ptr + pair_at, grad_score, mask=stored)
-
-    # tiles that the mask cuts, or that reach past the end
-    for step in tl.range(0, tl.cdiv(kv_len, TILE_KV) - full_count):
-        kv_start = (full_count + step) * TILE_KV
-        kv_row = kv_start + tl.arange(0, TILE_KV)
-        kv_idx = tl.minimum(kv_row, kv_len - 1)[None, :]
-        in_range = (kv_row < kv_len)[None, :]
-        pair_at = pair_base + kv_row[None, :]
-        stored = (q_row < q_len)[:, None] & (kv_row < kv_len)[None, :]
-        k_tile = tl.load(
-            k_base + kv_row[:, None] * k_stride_n + dims[None, :],
-            mask=(kv_row < kv_len)[:, None],
-            other=0.0,
-        )
-        v_tile = tl.load(
-            v_base + kv_row[:, None] * v_stride_n + value_dims[None, :],
-            mask=(kv_row < kv_len)[:, None],
-            other=0.0,
-        )
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
-        score_log2 = dot * scale_log2
-        pair_sum_2 = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
-        weight = tl.exp2(pair_sum_2 - lse2)
-        weight = tl.where(in_range, weight, 0.0)
-        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="tf32")
-        grad_score = weight * (grad_weight - delta)
-        tl.store(grad_sum0_ptr + pair_at, grad_score, mask=stored)
+    # row i of a tile turned by i: column c holds the distances c and c - TILE_Q
+    row = tl.arange(0, TILE_Q)[:, None]
+    turned = (row - tl.arange(0, TILE_KV)[None, :] + TILE_KV) % TILE_KV
+    ahead = row >= tl.arange(0, TILE_KV)[None, :]
+    result_at = ((b * heads + h).to(tl.int64) * diagonals + diagonal) * 2 * TILE_Q + tl.arange(0, TILE_Q)
+    sums0 = tl.gather(grad_sum0, turned, 1)
+    tl.store(grad_sum0_ptr + result_at + TILE_Q, tl.sum(tl.where(ahead, sums0, 0.0), 0))
+    tl.store(grad_sum0_ptr + result_at, tl.sum(tl.where(ahead, 0.0, sums0), 0))
 
 
 """What torch computes around the kernels of a variant."""
@@ -458,6 +456,9 @@ def collect(sums, captures, parameters, batch, heads, q_len, kv_len, device):
     table = captures[0]
     distance = (torch.arange(q_len + kv_len - 1, device=device) - (kv_len - 1))[:, None]
     grad_table = torch.zeros(captures[0].shape, dtype=FLOAT, device=device)
+    query_sum = torch.tensor(q_len) - distance + -1
+    grad_score = sums[0]
+    add_at(grad_table, (h, query_sum,), grad_score.sum((0, 3), keepdim=True))
     return [grad_table,]
 
 
@@ -470,6 +471,3 @@ def add_pairs(totals, pairs, first, captures, parameters, batch, heads, q_len, k
     table = captures[0]
     q_idx = torch.arange(first, min(first + pairs[0].shape[2], q_len), device=device)[:, None]
     grad_table, = totals
-    pair_sum = kv_idx - q_idx + torch.tensor(q_len) + -1
-    grad_score = pairs[0]
-    add_at(grad_table, (h, pair_sum,), grad_score.sum((0,), keepdim=True))

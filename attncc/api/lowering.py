@@ -83,9 +83,8 @@ def run_with_largest(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     """The output, its lse, and the largest score of each row, which has no gradient."""
     inputs, options = call.inputs, call.options
     rest = (list(call.captures), list(call.parameters), inputs.scale, call.program.text, 0, 0, backend_of(call), False)
-    rest += (options.is_deterministic,)
-    bounds = options.checks_bounds(inputs.q.device.type)
-    out, lse, _, sums = torch.ops.attncc.forward(inputs.q, inputs.k, inputs.v, *rest, bounds)
+    more = options.is_deterministic, options.checks_bounds(inputs.q.device.type)
+    out, lse, _, sums = torch.ops.attncc.forward(inputs.q, inputs.k, inputs.v, *rest, *more)
     # lse = largest + log(sum of exp(score - largest)), in whichever base the kernels count
     return out, lse, torch.where(sums == 0, lse, lse - sums.log()).detach()
 

@@ -42,7 +42,7 @@ def describable(*tensors: Tensor) -> bool:
 
 
 def descriptor_of(tensor: Tensor, box: Box) -> Descriptor:
-    """What describes tensors of this tensor's layout, [B, H, N, D], [B * H, N, D] or [B * H, N], moved in tiles of `box`."""
+    """What describes tensors of this tensor's layout, which are moved in tiles of `box`."""
     return _descriptor(tensor.dtype, tuple(tensor.shape), tensor.stride(), box)
 
 

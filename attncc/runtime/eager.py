@@ -130,7 +130,15 @@ class Attention:
         plain = is_plain() and not torch.is_grad_enabled() and layout_of(grad_out) and layout_of(grad_lse)
         run = op._backward if plain else torch.ops.attncc.backward
         tensors = (grad_out, grad_lse, q, k, v, out, largest, sums, captures)
-        rest = (list(self.parameters), self.scale, self.text, *self.tiles, self.backend, self.refine, self.deterministic)
+        rest = (
+            list(self.parameters),
+            self.scale,
+            self.text,
+            *self.tiles,
+            self.backend,
+            self.refine,
+            self.deterministic,
+        )
         found = iter(run(*tensors, *rest, wanted))
         return [next(found) if want else None for want in wanted]
 

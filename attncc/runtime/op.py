@@ -96,8 +96,9 @@ def attend(
 
     Tensors are checked already. Under autocast q, k and v are cast as torch's own attention casts them. `tile_q` and
     `tile_kv` 0 leave the choice to the schedule; `refine` looks inside the tiles that their test leaves open;
-    `deterministic` asks for gradients whose bits are the same in every run. Raises InputError for an index outside its capture at a visible pair, where `check_bounds` is on, and UnsupportedError
-    under forward-mode differentiation and vmap.
+    `deterministic` asks for gradients whose bits are the same in every run. Raises InputError for an index outside its
+    capture at a visible pair, where `check_bounds` is on, and UnsupportedError under forward-mode differentiation and
+    vmap.
     """
     if forward_ad._current_level >= 0:
         _refuse_duals((q, k, v, *captures))
@@ -174,9 +175,7 @@ def _kernel(
     if found is None:
         if len(_KERNELS) >= MAX_KERNELS:
             _KERNELS.clear()
-        found = _KERNELS[key] = _compiled(
-            text, tensors, parameters, tiles, backend, wanted, refine, deterministic
-        )
+        found = _KERNELS[key] = _compiled(text, tensors, parameters, tiles, backend, wanted, refine, deterministic)
     return found
 
 

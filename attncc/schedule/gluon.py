@@ -30,10 +30,10 @@ class GluonSchedule:
 
     `consumers` warpgroups own 64 queries each. `named_empties` frees stages by named barriers instead of barriers in
     memory; with `takes_turns` two consumers start their products in turn; `out_over_q` stores the output through the
-    memory of the queries; `v_stages` is 0 where V has as many stages as K. `pipelined` starts the scores of the next tile
-    behind the products of this one. Up to `persistent_until` queries one program
-    runs on each multiprocessor and takes tile after tile: it loads the next while it ends one. With longer sequences
-    such programs drift apart and share less of the L2 cache.
+    memory of the queries; `v_stages` is 0 where V has as many stages as K. `pipelined` starts the scores of the
+    next tile behind the products of this one. Up to `persistent_until` queries one program runs on each multiprocessor
+    and takes tile after tile: it loads the next while it ends one. With longer sequences such programs drift apart and
+    share less of the L2 cache.
     """
 
     tile_q: int

@@ -65,7 +65,7 @@ class Schedules:
         return replace(self, **firsts, others=others, backward=())
 
     def choices(self, name: str) -> tuple[Schedules, ...]:
-        """These schedules, then the same with each further choice for one name; for `backward` the last is two passes."""
+        """These schedules, then the same with each further choice for one name; the last for one pass is two."""
         if name == ONE_PASS:
             return tuple(replace(self, backward=self.backward[i:]) for i in range(len(self.backward) + 1))
         further = dict(self.others).get(name, ())

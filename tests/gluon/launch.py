@@ -96,6 +96,8 @@ class Launch:
 
 
 def _same(found: Any, wanted: Any) -> bool:
+    if isinstance(found, Descriptor) and found.base.ndim == 3:  # sums, to which programs add in any order
+        return bool(np.allclose(found.base, wanted.base, rtol=1e-5, atol=1e-5))
     if isinstance(found, Descriptor | Pointer):
         return bool(np.array_equal(found.base, wanted.base, equal_nan=found.base.dtype.kind == "f"))
     return bool(found == wanted)

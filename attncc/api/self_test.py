@@ -78,14 +78,9 @@ def check(
     if trial is None:
         LOG.info("%s: no small case has the proofs of this call, so its kernels are not tried", spec.name)
         return
-    if not (may_hang(loaded) and apart.try_out(trial, loaded)):
+    if not (apart.may_hang(loaded.program) and apart.try_out(trial, loaded)):
         refuse_wrong(trial, kernels, loaded)
     store.publish(identity, {"variant": spec.name}, {})
-
-
-def may_hang(loaded: Loaded) -> bool:
-    """Whether warps of a kernel wait for one another, so that a mistake would stop the GPU."""
-    return any(emitted.kernel.gluon for emitted in loaded.program.passes.values())
 
 
 def _identity(loaded: Loaded, device: torch.device) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attncc import pipeline
+from attncc.api.apart import foresee
 from attncc.api.graph import attend_in_graph, is_followed
 from attncc.api.inputs import check_inputs, kind_of
 from attncc.api.lowering import Call, lowered, make_call
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # a call loads no reports
     from attncc.report.picture import Picture
 
 # The operator finds the compiler here, and what tries new kernels: neither may import the other.
-op.install(pipeline.lower_text, check)
+op.install(pipeline.lower_text, check, foresee)
 
 
 class Variant:

@@ -188,7 +188,7 @@ def prepare(
             raise InternalError("a Triton kernel is not the forward method of its pass")
         if check_bounds and op.may_read_outside(kernel):
             return None
-        begin_backward(text, (q, k, v, *captures), given, tiles, refine, kernels.kind_of(q, k, v))
+        begin_backward(text, (q, k, v, *captures), given, tiles, refine, deterministic, kernels.kind_of(q, k, v))
         prepared = prepare_forward(kernels, q, k, v, captures, given, scale)
         if prepared is None:
             return None

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from attncc.config import settings
-from attncc.errors import InternalError, UnsupportedError
+from attncc.errors import InternalError
 from attncc.runtime import functional, launch, triton_version
 from attncc.runtime.build import Kernel, build
 from attncc.runtime.pack import settings_pack
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import TritonPass
+from attncc.runtime.triton_fit import Foresee
 from attncc.schedule import Facts, Gradients, Problem, Target
 from attncc.schedule.gluon import ARCH as HOPPER
 from attncc.schedule.target import has_tf32
@@ -67,13 +68,15 @@ _PASSES: dict[tuple[int, torch.device], TritonPass] = {}
 _DIFFERENTIABLE: dict[str, tuple[bool, ...]] = {}
 _COMPILER: list[Lower] = []
 _TESTS: list[Callable[..., None]] = []
+_FORESEEING: list[Foresee] = []
 
 
-def install(lower: Lower, test: Callable[..., None] | None = None) -> None:
+def install(lower: Lower, test: Callable[..., None] | None = None, foresee: Foresee | None = None) -> None:
     """Hand over the compiler that turns a spec's text, a problem and a target into kernels, and what tries kernels:
-    a function of the spec and of what a `TritonPass` gives its test."""
+    a function of the spec and of what a `TritonPass` gives its test. `foresee` hears what is about to be compiled."""
     _COMPILER[:] = [lower]
     _TESTS[:] = [] if test is None else [test]
+    _FORESEEING[:] = [] if foresee is None else [foresee]
 
 
 def attend(
@@ -101,7 +104,7 @@ def attend(
     vmap.
     """
     if forward_ad._current_level >= 0:
-        _refuse_duals((q, k, v, *captures))
+        functional.refuse_duals((q, k, v, *captures))
     kind = q.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
@@ -146,14 +149,6 @@ def problem_of(
 
 def _name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _refuse_duals(tensors: Sequence[Tensor]) -> None:
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):  # type: ignore[no-untyped-call]  # torch's
-        raise UnsupportedError(
-            "attention cannot be differentiated in forward mode (jvp)",
-            hint="use reverse mode (backward), or attncc.reference, which is plain torch",
-        )
 
 
 def _kernel(
@@ -235,7 +230,8 @@ def _triton(lowered: Lowered, device: torch.device, *, forward: bool) -> Kernel:
     found = _PASSES.get((id(programs), device))
     if found is None:
         test = partial(_TESTS[0], lowered.spec) if _TESTS else None
-        found = _PASSES.setdefault((id(programs), device), TritonPass(programs, device, test=test))
+        made = TritonPass(programs, device, test=test, foresee=_FORESEEING[0] if _FORESEEING else None)
+        found = _PASSES.setdefault((id(programs), device), made)
     return found.forward if forward else found.backward
 
 
@@ -369,28 +365,9 @@ def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor, *_: object) -> 
     ]  # an empty list has its own place in torch's tree of arguments
     if not any(wanted):
         return (None, None, None, [None] * len(captures), *none)
-    grads = torch.ops.attncc.backward(
-        *(
-            grad_out,
-            grad_lse,
-            q,
-            k,
-            v,
-            out,
-            largest,
-            sums,
-            captures,
-            parameters,
-            scale,
-            text,
-            tile_q,
-            tile_kv,
-            backend,
-            refine,
-            deterministic,
-            wanted,
-        )
-    )
+    tensors = (grad_out, grad_lse, q, k, v, out, largest, sums, captures)
+    rest = (parameters, scale, text, tile_q, tile_kv, backend, refine, deterministic)
+    grads = torch.ops.attncc.backward(*tensors, *rest, wanted)
     found = iter(grads)
     of_q, of_k, of_v, *of_captures = [next(found) if want else None for want in wanted]
     return (of_q, of_k, of_v, of_captures, *none)

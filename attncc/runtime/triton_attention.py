@@ -19,7 +19,7 @@ from attncc.ir import FALSE
 from attncc.runtime.build import build
 from attncc.runtime.descriptors import describable
 from attncc.runtime.steps import empty_like
-from attncc.runtime.triton_fit import settle
+from attncc.runtime.triton_fit import Foresee, settle
 from attncc.runtime.triton_gradients import Backward
 from attncc.runtime.triton_kernel import Kernel, make_kernel
 from attncc.runtime.triton_tables import Lister, Tables
@@ -64,6 +64,7 @@ class TritonPass:
     loaded: dict[tuple[bool, bool], Loaded] = field(default_factory=dict)
     tables: Tables = field(default_factory=Tables)
     test: Test | None = None
+    foresee: Foresee | None = None
 
     @property
     def guards_reads(self) -> bool:
@@ -85,7 +86,7 @@ class TritonPass:
         """The program for aligned tensors or any, for wide ones or not."""
         found = self.loaded.get((is_aligned, is_wide))
         if found is None:
-            program = settle(self.programs(is_aligned, is_wide), self.device)
+            program = settle(self.programs(is_aligned, is_wide), self.device, self.foresee)
             found = self.loaded[is_aligned, is_wide] = load_program(program, self.device)
         return found
 

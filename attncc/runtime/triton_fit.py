@@ -7,7 +7,7 @@ products need many registers, may spill a little where heads are large.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
@@ -35,28 +35,38 @@ GLUON_SPILLS: Final = 64
 ONE_PASS_SPILLS: Final = 400
 
 Build = Callable[[TritonKernel, str], triton_build.Built]
+#: Hears of a program that is about to be compiled, and for which device.
+Foresee = Callable[[TritonProgram, str], None]
 
 
-def settle(program: TritonProgram, device: torch.device) -> TritonProgram:
+def settle(program: TritonProgram, device: torch.device, foresee: Foresee | None = None) -> TritonProgram:
     """The program under the schedules that fit a device, tuned ones first; in the interpreter any does."""
     if device.type == "cpu":
         return program
     index: int | None = device.index
     target = launch.target_of(torch.cuda.current_device() if index is None else index)
     tuned = with_winners(program, torch.cuda.get_device_name(device))
-    build_together(tuned, target)
+    if missing := unbuilt(tuned, target):
+        if foresee is not None:
+            foresee(tuned, str(device))
+        build_together(missing, target)
     return settle_for(tuned, target)
 
 
-def build_together(program: TritonProgram, target: str) -> None:
-    """Compile what is missing of a program at the same time: most of the time goes to other processes (ptxas).
+def unbuilt(program: TritonProgram, target: str) -> list[TritonKernel]:
+    """The kernels of a program that have to be compiled before they are used; none where nothing may be compiled."""
+    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch
+    if capturing or triton_build.compile_refusal() is not None:
+        return []
+    kernels = {emitted.kernel: None for emitted in (*program.passes.values(), *program.lists.values())}
+    return [kernel for kernel in kernels if not triton_build.is_built(kernel, target)]
+
+
+def build_together(kernels: Sequence[TritonKernel], target: str) -> None:
+    """Compile kernels at the same time: the compiler lets other threads run for most of its work.
 
     Whatever cannot be built is left to whoever asks for it next, and raises there.
     """
-    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch
-    if capturing or triton_build.compile_refusal() is not None:
-        return
-    kernels = {emitted.kernel: None for emitted in (*program.passes.values(), *program.lists.values())}
 
     def build(kernel: TritonKernel) -> None:
         with suppress(AttnccError):

@@ -60,12 +60,15 @@ def gallery_case(
     return Case(traced.spec, own, captures, tuple(values.parameters))  # type: ignore[arg-type]  # three of them
 
 
-def triton(case: Case, tiles: tuple[int, int] = (0, 0), check_bounds: bool = False) -> Attend:
+def triton(
+    case: Case, tiles: tuple[int, int] = (0, 0), check_bounds: bool = False, *, deterministic: bool = False
+) -> Attend:
     """The call of a case by its Triton kernels."""
 
     def call(q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         text = pipeline.remember(case.spec)
         options = {"tile_q": tiles[0], "tile_kv": tiles[1], "check_bounds": check_bounds, "backend": "triton"}
+        options |= {"deterministic": deterministic}
         scale = 1 / math.sqrt(q.shape[-1])
         with nan_filled():
             return op.attend(text, q, k, v, captures, case.parameters, scale=scale, **options)
@@ -96,6 +99,22 @@ def weights(tensor: Tensor) -> Tensor:
     """Numbers that weigh the elements of a result, the same for every dtype; bfloat16 holds them exactly."""
     numbers = torch.linspace(-1, 2, tensor.numel(), dtype=torch.float64, device=tensor.device)
     return (numbers * 64).round().view(tensor.shape) / 64
+
+
+def within_nan(tensor: Tensor, units: int) -> Tensor:
+    """The same numbers as part of a larger tensor that holds NaN, or the least int, before and behind them.
+
+    Where `units` is 16, addresses and strides stay multiples of 16.
+    """
+    if not tensor.dim():
+        return tensor
+    *sizes, last = tensor.shape
+    worst = math.nan if tensor.is_floating_point() else torch.tensor(-(2**30)).to(tensor.dtype).item()
+    whole = torch.full(
+        [*(size + 2 * units for size in sizes), (last // units + 2) * units], worst, dtype=tensor.dtype
+    ).to(tensor.device)
+    part = whole[tuple(slice(units, units + size) for size in sizes)][..., :last]
+    return part.copy_(tensor.detach()).requires_grad_(tensor.requires_grad)
 
 
 @contextmanager

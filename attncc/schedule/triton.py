@@ -93,7 +93,7 @@ ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "backward_pairs": {
         64: ((64, 64, 4, 2), (64, 64, 8, 2), (64, 32, 4, 1), (32, 32, 4, 1)),
         128: ((64, 64, 8, 2), (64, 32, 8, 2), (32, 32, 4, 1)),
-        256: ((64, 32, 8, 2), (32, 32, 8, 1), (32, 32, 4, 1)),
+        256: ((64, 32, 8, 2), (32, 64, 8, 1), (32, 32, 8, 1), (32, 32, 4, 1), (16, 32, 4, 1)),
     },
 }
 #: Where query heads share key heads: the loop over them costs the pass over keys so many registers that the rows above

@@ -61,6 +61,5 @@ def begin_backward(
             programs = op._lower(text, problem, target).triton_backward
             settle(programs(*kind), device)
 
-    thread = threading.Thread(target=compile_backward, name="attncc-backward")
-    thread.start()
+    (thread := threading.Thread(target=compile_backward, name="attncc-backward")).start()
     return thread

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attncc.errors import InputError
 from attncc.schedule.gluon import ARCH as GLUON_ARCH
-from attncc.schedule.gluon import GluonSchedule, choose_gluon_schedules, refusal
+from attncc.schedule.gluon import ONE_PASS, GluonSchedule, choose_gluon_schedules, refusal
 from attncc.schedule.target import Problem, Target
 
 Row = tuple[int, int, int, int]  # tile_q, tile_kv, num_warps, num_stages
@@ -34,19 +34,23 @@ AnySchedule = TritonSchedule | GluonSchedule
 
 @dataclass(frozen=True, slots=True)
 class Schedules:
-    """How each pass of a variant runs. `others` are further choices by name, for kernels that the first do not suit."""
+    """How each pass of a variant runs. `others` are further choices by name, for kernels that the first do not suit.
+
+    `backward` are the choices for one pass that makes all gradients; where there are none two passes run.
+    """
 
     forward: AnySchedule
     backward_q: AnySchedule
     backward_kv: AnySchedule
     backward_pairs: TritonSchedule
     others: tuple[tuple[str, tuple[AnySchedule, ...]], ...] = ()
+    backward: tuple[GluonSchedule, ...] = ()
 
     @property
     def has_gluon(self) -> bool:
         """Whether some pass may run in Gluon."""
         every = (getattr(self, name) for name in ROWS), (s for _, further in self.others for s in further)
-        return any(isinstance(schedule, GluonSchedule) for schedules in every for schedule in schedules)
+        return bool(self.backward) or any(isinstance(s, GluonSchedule) for schedules in every for s in schedules)
 
     def without_gluon(self, why: str) -> Schedules:
         """These schedules for what Gluon kernels do not take, and why: the first choices that are Triton's."""
@@ -57,10 +61,13 @@ class Schedules:
             for t in [[s for s in found if isinstance(s, TritonSchedule)]]
         }
         firsts: dict[str, Any] = {name: found[0] for name, found in plain.items()}
-        return replace(self, **firsts, others=tuple((name, found[1:]) for name, found in plain.items()))
+        others = tuple((name, found[1:]) for name, found in plain.items())
+        return replace(self, **firsts, others=others, backward=())
 
     def choices(self, name: str) -> tuple[Schedules, ...]:
-        """These schedules, then the same with each further choice for one name."""
+        """These schedules, then the same with each further choice for one name; the last for one pass is two."""
+        if name == ONE_PASS:
+            return tuple(replace(self, backward=self.backward[i:]) for i in range(len(self.backward) + 1))
         further = dict(self.others).get(name, ())
         return (self, *(replace(self, **{name: schedule}) for schedule in further))  # type: ignore[arg-type]  # a pass
 
@@ -170,7 +177,7 @@ def choose_triton_schedules(
         chosen[name] = (*choose_gluon_schedules(name, problem, target, keys), *plain)
     others = tuple((name, schedules[1:]) for name, schedules in chosen.items())
     firsts: dict[str, Any] = {name: schedules[0] for name, schedules in chosen.items()}
-    return Schedules(**firsts, others=others)
+    return Schedules(**firsts, others=others, backward=choose_gluon_schedules(ONE_PASS, problem, target, keys))
 
 
 def _plain(schedule: TritonSchedule, why: str) -> TritonSchedule:

@@ -7,7 +7,8 @@ products need many registers, may spill a little where heads are large.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
@@ -33,6 +34,9 @@ GLUON_SPILLS: Final = 64
 #: 384 1.1 times (relative_bias), with 208 1.4 times (documents), with 448 0.7 times (alibi and gradients of its slopes;
 #: H100, D 128, S 8192, 2026-11-24).
 ONE_PASS_SPILLS: Final = 400
+
+#: Processors for each choice that is compiled beside others.
+PROCESSORS: Final = 4
 
 Build = Callable[[TritonKernel, str], triton_build.Built]
 #: Hears of a program that is about to be compiled, and for which device.
@@ -67,6 +71,8 @@ def build_together(kernels: Sequence[TritonKernel], target: str) -> None:
 
     Whatever cannot be built is left to whoever asks for it next, and raises there.
     """
+    if not kernels:
+        return
 
     def build(kernel: TritonKernel) -> None:
         with suppress(AttnccError):
@@ -79,7 +85,10 @@ def build_together(kernels: Sequence[TritonKernel], target: str) -> None:
 def settle_for(program: TritonProgram, target: str, build: Build = triton_build.build) -> TritonProgram:
     """The program under the schedules that fit a target."""
     for name in (ONE_PASS, *ROWS):
-        program = _settle_pass(program, name, target, build)
+        settled = _settle_pass(program, name, target, build)
+        if build is triton_build.build and settled.passes.keys() != program.passes.keys():
+            build_together(unbuilt(settled, target), target)  # two passes in the place of one
+        program = settled
     return program
 
 
@@ -88,8 +97,7 @@ def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -
     if not program.scheduled(name):
         return program
     best = (math.inf, program)
-    for schedules in program.schedules.choices(name):
-        candidate = program if schedules is program.schedules else program.rescheduled(schedules)
+    for candidate in _candidates(program, name, target, build):
         try:
             built = [(build(each.kernel, target), each.kernel) for each in candidate.scheduled(name)]
             excess = max((_excess(found, program, kernel) for found, kernel in built), default=0)
@@ -102,6 +110,21 @@ def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -
         best = min(best, (excess, candidate), key=lambda pair: pair[0])
     LOG.warning("%s: %s spills %d bytes for each thread", program.variant.spec.name, name, best[0])
     return best[1]
+
+
+def _candidates(program: TritonProgram, name: str, target: str, build: Build) -> Iterator[TritonProgram]:
+    """The program under each choice for a pass, best first. Where the first does not fit, several others are compiled
+    at the same time, as far as there are processors for them."""
+    yield program
+    others = program.schedules.choices(name)[1:]
+    count = max(1, (os.cpu_count() or 1) // PROCESSORS)
+    for at in range(0, len(others), count):
+        made = [program.rescheduled(schedules) for schedules in others[at : at + count]]
+        if build is triton_build.build and count > 1:
+            wanted = {emitted.kernel for each in made for emitted in each.scheduled(name)}
+            missing = dict.fromkeys(kernel for each in made for kernel in unbuilt(each, target))
+            build_together([kernel for kernel in missing if kernel in wanted], target)
+        yield from made
 
 
 def misfit(program: TritonProgram, name: str, target: str, build: Build = triton_build.build) -> str | None:

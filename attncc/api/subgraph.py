@@ -22,7 +22,6 @@ from attncc.api.lowering import make_call, run, run_with_largest
 from attncc.api.options import check_options
 from attncc.api.program import Function, Program, Reading, read_functions
 from attncc.errors import InternalError, UnsupportedError
-from attncc.frontend import parse
 from attncc.frontend.reach import reach
 from attncc.frontend.reach_functions import example_of
 from attncc.ir import AttentionSpec, Op, evaluate, postorder
@@ -79,8 +78,10 @@ def run_subgraph(
     if text is not None and not parts.counts:
         reading = Reading(_program_of_text(text), tensors, dict(numbers))
     else:
-        reading = read_functions(*parts.functions(operands), name, inputs.q.device) if is_plain() else None
-        reading = reading or _read_open(parts, operands, name, inputs)
+        if is_plain():
+            reading = read_functions(*parts.functions(operands), name, inputs.q.device)
+        else:
+            reading = _read_open(parts, operands, name, inputs)
         if text is not None:
             reading = _with_given(reading, _program_of_text(text).spec, {**tensors, **dict(numbers)})
     return _run_reading(reading, inputs, **options)
@@ -126,6 +127,8 @@ def _with_given(reading: Reading, spec: AttentionSpec, given: Mapping[str, Any])
 
 @functools.lru_cache(maxsize=512)
 def _program_of_text(text: str) -> Program:
+    from attncc.frontend import parse  # late: the grammar is loaded only where text is read
+
     return Program(parse(text.replace(LINE_END, "\n")), text)
 
 

@@ -158,9 +158,7 @@ def attend_in_graph(
     torch.compile to guard, which follows them all the same.
     """
     inputs = check_inputs(q, k, v, scale)
-    values = {} if given is None else given
-    tensors = {each: value for each, value in values.items() if isinstance(value, Tensor)}
-    numbers = tuple((each, value) for each, value in values.items() if not isinstance(value, Tensor))
+    tensors, told = _told(text, given or {})
 
     def followed(q: Tensor, k: Tensor, v: Tensor, *held: Tensor) -> Any:
         score = _argument("score", torch.float64 if q.dtype == torch.float64 else torch.float32, q)
@@ -175,12 +173,20 @@ def attend_in_graph(
 
     chosen = {"backend": options.backend, "block_m": options.block_m, "block_n": options.block_n}
     more = {"deterministic": options.deterministic, "check_bounds": options.check_bounds, "refine": options.refine}
-    told = {"text": text, "names": tuple(tensors), "numbers": numbers} if text is not None else {}
-    own = (inputs.q, inputs.k, inputs.v, *tensors.values())
+    own = (inputs.q, inputs.k, inputs.v, *tensors)
     found: tuple[Tensor, Tensor, Tensor] = OPERATOR(
         followed, *own, scale=scale, name=name, largest=largest, **chosen, **more, **told
     )
     return found
+
+
+def _told(text: str | None, given: Mapping[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+    """The tensors that are given, and what the operator is told of them, and of numbers."""
+    if text is None:
+        return [], {}
+    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    numbers = tuple((name, value) for name, value in given.items() if not isinstance(value, Tensor))
+    return list(tensors.values()), {"text": text, "names": tuple(tensors), "numbers": numbers}
 
 
 def meaning_now(read: Callable[[], Reading]) -> Callable[[], tuple[str, tuple[str, ...]]]:
@@ -189,7 +195,8 @@ def meaning_now(read: Callable[[], Reading]) -> Callable[[], tuple[str, tuple[st
 
     def meaning() -> tuple[str, tuple[str, ...]]:
         program = read().program
-        return program.text, tuple(each.name for each in (*program.spec.captures, *program.spec.parameters))
+        captures = (capture.name for capture in program.spec.captures)
+        return program.text, (*captures, *(parameter.name for parameter in program.spec.parameters))
 
     meaning._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's
     return meaning

@@ -110,27 +110,29 @@ TABULATED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {128: ((64, 32, 4, 3), *ROWS["forward"][128])},
     "backward_kv": ROWS["backward_kv"],
 }
-#: For float32, whose products run on the ordinary units in full precision: the largest tiles that keep their values in
-#: registers (compiled for sm_90 and, last in each row, gfx942, Triton 3.6, 2026-11-24; not timed).
+#: For float32, whose products run on the ordinary units in full precision. Triton unrolls them: with more than 512 of a
+#: product in each thread, kernels spill in some variants and take seconds to compile. First come tiles that spill in none
+#: of nine variants and read shared memory seldom: rows of both factors of `q @ k.T` begin in the same bank, so that many
+#: owned rows and few warps pay (compiled for sm_90 and, last in each row, gfx942, Triton 3.6, 2026-11-24; not timed).
 WIDE_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {
-        64: ((32, 32, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
-        128: ((32, 32, 8, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
-        256: ((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
+        64: ((64, 32, 8, 2), (64, 16, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+        128: ((32, 16, 8, 2), (16, 32, 4, 1), (16, 16, 4, 1)),
+        256: ((32, 16, 8, 2), (16, 16, 8, 1), (16, 16, 4, 1)),
     },
     "backward_q": {
-        64: ((32, 32, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
-        128: ((32, 32, 16, 1), (32, 16, 8, 1), (16, 16, 8, 1)),
+        64: ((64, 32, 8, 1), (64, 16, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+        128: ((32, 16, 8, 1), (16, 16, 8, 1)),
         256: ((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
     },
     "backward_kv": {
-        64: ((32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
-        128: ((32, 32, 16, 1), (32, 16, 8, 1), (16, 16, 8, 1)),
+        64: ((16, 64, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
+        128: ((16, 32, 8, 1), (16, 16, 8, 1)),
         256: ((16, 16, 8, 1), (16, 16, 4, 1)),
     },
     "backward_pairs": {
         64: ((32, 32, 8, 1), (16, 16, 4, 1)),
-        128: ((32, 32, 16, 1), (16, 16, 8, 1)),
+        128: ((32, 16, 8, 1), (16, 16, 8, 1)),
         256: ((16, 16, 8, 1), (16, 16, 4, 1)),
     },
 }
@@ -228,9 +230,10 @@ def _reasons(row: Row, problem: Problem, rows: tuple[Row, ...]) -> tuple[str, ..
     tile_q, tile_kv, warps, stages = row
     first, where = "fastest of those measured that keep their values in registers", MEASURED
     if problem.dtype == "float32":
-        first = "the largest of those compiled that keep their values in registers"
-        how = "rounded to TF32 on the matrix units" if problem.tf32 else "in full precision on the ordinary units"
-        where = f"float32 products {how}; not timed"
+        first, how = "reads shared memory seldom", "in full precision on the ordinary units"
+        if problem.tf32:
+            first, how = "the largest of those compiled", "rounded to TF32 on the matrix units"
+        first, where = f"{first}, with all values in registers", f"float32 products {how}; not timed"
     why = first if row == rows[0] else "the fastest that fits this GPU's memory and registers"
     return (f"tiles of {tile_q} queries x {tile_kv} keys, {warps} warps, {stages} stages: {why} ({where})",)
 

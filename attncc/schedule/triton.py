@@ -83,7 +83,7 @@ ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "backward_q": {
         64: ((64, 32, 4, 3), (128, 64, 8, 3), (64, 64, 4, 2), (64, 32, 4, 1)),
         128: ((128, 64, 8, 3), (128, 32, 8, 3), (64, 64, 8, 2), (64, 32, 4, 2), (64, 32, 4, 1)),
-        256: ((128, 32, 8, 3), (128, 32, 8, 2), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1)),
+        256: ((128, 32, 8, 3), (128, 32, 8, 2), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 8, 1), (32, 32, 4, 1)),
     },
     "backward_kv": {
         64: ((64, 64, 4, 3), (64, 64, 4, 2), (32, 64, 4, 3), (32, 64, 4, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
@@ -111,9 +111,10 @@ TABULATED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "backward_kv": ROWS["backward_kv"],
 }
 #: For float32, whose products run on the ordinary units in full precision. Triton unrolls them: with more than 512 of a
-#: product in each thread, kernels spill in some variants and take seconds to compile. First come tiles that spill in none
-#: of nine variants and read shared memory seldom: rows of both factors of `q @ k.T` begin in the same bank, so that many
-#: owned rows and few warps pay (compiled for sm_90 and, last in each row, gfx942, Triton 3.6, 2026-11-24; not timed).
+#: product in each thread, kernels spill in some variants and take seconds to compile. First come tiles that spill in
+#: none of nine variants and read shared memory seldom: rows of both factors of `q @ k.T` begin in the same bank, so
+#: that many owned rows and few warps pay (compiled for sm_90 and, last in each row, gfx942, Triton 3.6, 2026-11-24;
+#: not timed).
 WIDE_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {
         64: ((64, 32, 8, 2), (64, 16, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),

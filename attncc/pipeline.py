@@ -37,6 +37,7 @@ from attncc.schedule import (
     prove_loads,
     prove_plain_loads,
 )
+from attncc.schedule.gluon import is_short
 from attncc.schedule.triton import Schedules, choose_triton_schedules
 
 #: What stands for the end of a line in the text that operators take; no `.attn` text has it.
@@ -246,6 +247,7 @@ def _settled(canonical: AttentionSpec, can: tuple[bool, ...], problem: Problem) 
         in_bounds=prove_loads(canonical, box, shapes),
         plain=prove_plain_loads(canonical, box, shapes),
         nonzero=prove_divisions(canonical, box),
+        short=is_short(problem),
         facts=None,
     )
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -209,7 +210,8 @@ def _gradients(spec: AttentionSpec) -> list[Gradients]:
 def emit_kernels(
     spec: AttentionSpec, problem: Problem, target: str, build: Build, layouts: Sequence[str] = ("aligned",)
 ) -> list[TritonKernel]:
-    """The kernels that a call builds: with and without groups of heads, with reads of captures proven inside or not.
+    """The kernels that a call builds: with and without groups of heads, with reads of captures proven inside or not, on
+    Hopper for few queries and many, and backward in one pass and in two.
 
     A call takes the first schedule that fits, so those that it tries before are among them.
     """
@@ -217,6 +219,7 @@ def emit_kernels(
     from attncc.runtime.op import runs_gluon
     from attncc.runtime.triton_fit import settle_for
     from attncc.schedule import Target
+    from attncc.schedule.gluon import SHORT
 
     kernels: dict[TritonKernel, None] = {}
 
@@ -224,9 +227,12 @@ def emit_kernels(
         kernels[kernel] = None
         return build(kernel, target)
 
-    for facts, kv_heads in product((_usual_facts(spec), None), (USUAL_HEADS, USUAL_HEADS // 4)):
-        posed = replace(problem, facts=facts, kv_heads=kv_heads)
-        lowered = lower(spec, posed, Target("triton", "cuda", target, gluon=runs_gluon(target)))
+    machine = Target("triton", "cuda", target, gluon=runs_gluon(target))
+    facts_of_calls = [*map(partial(_usual_facts, spec), (USUAL_LENGTH, *([SHORT] if machine.gluon else []))), None]
+    forms = (False, True) if machine.gluon and problem.gradients is not None else (False,)
+    for facts, kv_heads, same_bits in product(facts_of_calls, (USUAL_HEADS, USUAL_HEADS // 4), forms):
+        posed = replace(problem, facts=facts, kv_heads=kv_heads, deterministic=same_bits)
+        lowered = lower(spec, posed, machine)
         programs = lowered.triton_forward if problem.gradients is None else lowered.triton_backward
         if programs is None:
             raise InternalError(f"{spec.name} has no Triton kernels for {target}")
@@ -238,21 +244,21 @@ def emit_kernels(
     return list(kernels)
 
 
-def _usual_facts(spec: AttentionSpec) -> Facts:
+def _usual_facts(spec: AttentionSpec, length: int) -> Facts:
     """A call of usual sizes, in which a dimension that the variant leaves open holds whatever its index reaches."""
     from attncc.schedule import Facts  # late, as above
 
     sizes = {
         "batch": USUAL_BATCH,
         "heads": USUAL_HEADS,
-        "q_len": USUAL_LENGTH,
-        "kv_len": USUAL_LENGTH,
+        "q_len": length,
+        "kv_len": length,
         ANY_DIM: USUAL_DIM,
     }
     shapes = tuple(
         tuple(dim if isinstance(dim, int) else sizes[dim] for dim in capture.dims) for capture in spec.captures
     )
-    return Facts(USUAL_BATCH, USUAL_LENGTH, USUAL_LENGTH, shapes, tuple(one.value for one in spec.parameters))
+    return Facts(USUAL_BATCH, length, length, shapes, tuple(one.value for one in spec.parameters))
 
 
 def emit_tasks(requests: Sequence[Request], emit: Emit, folder: Path, jobs: int) -> list[Task]:

@@ -44,7 +44,8 @@ class Problem:
     the divisions by what is not 0; all others are guarded. `gradients` is None where no backward pass is wanted.
     `tile_q` and `tile_kv` are the caller's; `refine` asks to look inside the tiles that their test leaves open, and
     `deterministic` for gradients whose bits are the same in every run. `tf32` lets products of float32 round their
-    factors to TF32, for a GPU that can (`has_tf32`).
+    factors to TF32, for a GPU that can (`has_tf32`). `short` says that there are so few queries that another schedule
+    is faster; the pipeline draws it from the facts.
     """
 
     dtype: str = "float32"
@@ -62,6 +63,7 @@ class Problem:
     refine: bool = False
     tf32: bool = False
     deterministic: bool = False
+    short: bool = False
     facts: Facts | None = None
 
     @property

@@ -19,7 +19,7 @@ from attncc.runtime.cache import default_store, digest
 from attncc.runtime.op import problem_of
 from attncc.runtime.pack import open_pack
 from attncc.runtime.triton_build import Built, build, forget, identify, unpack
-from attncc.runtime.triton_fit import GLUON_SPILLS, settle_for
+from attncc.runtime.triton_fit import GLUON_SPILLS, ONE_PASS_SPILLS, settle_for
 from attncc.schedule import Gradients, Problem, Target
 from tests.commands.runner import PACKED, WINDOW, Finished, attncc
 from tests.runtime.kernels import add_kernel, attend_kernel
@@ -137,7 +137,8 @@ def test_a_call_runs_a_variant_from_what_the_verb_compiled(tmp_path):
             programs = lowered.triton_forward if wanted is None else lowered.triton_backward
             program = settle_for(programs(True), "sm_90", look)
             for one in (*program.passes.values(), *program.lists.values()):
-                assert look(one.kernel, "sm_90").resources.spills <= (GLUON_SPILLS if one.kernel.gluon else 0)
+                allowed = ONE_PASS_SPILLS if one.kernel.entry == "backward" else GLUON_SPILLS
+                assert look(one.kernel, "sm_90").resources.spills <= (allowed if one.kernel.gluon else 0)
 
 
 RELATIVE = """\
@@ -163,7 +164,7 @@ def emitted(layouts=("aligned",), **gradients):
 
 def test_kernels_with_and_without_proven_reads_are_in_a_pack():
     guarded = ["table_size" in text or "capture0_size" in text for text in emitted()]
-    assert guarded.count(True) == guarded.count(False) == 1
+    assert (guarded.count(True), guarded.count(False)) == (1, 2)  # proven for few queries and for many
 
 
 def test_other_layouts_of_tensors_are_compiled_on_request():

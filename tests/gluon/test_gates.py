@@ -9,12 +9,14 @@ import pytest
 from attncc.emit.triton.program import OWN_KEYS
 from attncc.runtime import triton_build
 from attncc.runtime.triton_fit import GLUON_SPILLS, ONE_PASS_SPILLS
-from attncc.schedule.gluon import ROWS, GluonSchedule
+from attncc.schedule.gluon import ROWS, SHORT_ROWS, GluonSchedule
 from attncc.schedule.triton import SHARED_LIMITS
 from tests.gluon.inspect import Inspection, inspect_ptx
 from tests.gluon.rendered import Call
 
-CASES = [(kernel, width, row) for kernel, rows in ROWS.items() for width, each in rows.items() for row in each]
+TABLES = [*ROWS.items(), *SHORT_ROWS.items()]
+FOUND = [(kernel, width, row) for kernel, rows in TABLES for width, each in rows.items() for row in each]
+CASES = list(dict.fromkeys(FOUND))
 IDS = [f"{kernel}-{width}-{row.tile_q}x{row.tile_kv}" for kernel, width, row in CASES]
 #: Rows that a product instruction takes at a time of what it sums over.
 DEPTH = 16

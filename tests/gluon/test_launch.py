@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 
+from attncc import pipeline
+from attncc.runtime import op, triton_build
+from attncc.schedule import gluon as schedules
 from attncc.variants.gallery import gallery
 from tests.gluon.launch import DEVICE, simulated
+from tests.gluon.rendered import HOPPER
 from tests.runtime.triton.cases import dense, errors, gallery_case, outcome, triton
 from tests.share import SHARE
 
@@ -52,7 +58,28 @@ def test_tables_are_listed_by_a_program_for_each_row_however_small_the_device():
     with simulated() as launches, torch.no_grad():
         triton(case)(*case.tensors(torch.bfloat16)[0], case.tensors(torch.bfloat16)[1])
     programs = {launch.kernel.entry: launch.grid[0] for launch in launches}
-    assert programs == {"list_tiles": 4, "forward": DEVICE.multi_processor_count}
+    assert programs == {"list_tiles": 8, "forward": DEVICE.multi_processor_count}
+
+
+def test_tables_are_refined_where_a_tile_is_no_power_of_two():
+    case = gallery_case("documents", 400, batch=1, heads=2, group=1, dim=64, value_dim=64)
+    own, captures = case.tensors(torch.bfloat16)
+    text = pipeline.remember(case.spec)
+    with simulated() as launches, mock.patch.object(schedules, "SHORT", 0), torch.no_grad():
+        out, _ = op.attend(text, *own, captures, (), scale=0.125, backend="triton", refine=True)
+    names = [launch.kernel.entry for launch in launches]
+    assert names == ["list_tiles", "refine_tiles", "forward"]
+    assert "TILE_Q = tl.constexpr(192)" in launches[1].kernel.source.text
+    assert triton_build.compile_kernel(launches[1].kernel, "sm_90").resources.spills == 0
+    wanted, _ = dense(case)(*(t.double() for t in own), captures)
+    assert max(errors([out], [wanted])) < TOLERANCE
+
+
+@pytest.mark.parametrize(("length", "tile_q"), [(150, 128), (schedules.SHORT, 128), (schedules.SHORT + 1, 192)])
+def test_few_queries_have_tiles_of_their_own(length, tile_q):
+    q = torch.empty(1, 1, length, 64, dtype=torch.bfloat16)
+    lowered = pipeline.lower(gallery_case("causal", 8).spec, op.problem_of([q, q, q], (), None, 0, 0), HOPPER)
+    assert lowered.schedule.tile_q == tile_q
 
 
 def test_a_launch_can_be_repeated_with_another_text():

@@ -29,7 +29,7 @@ from attncc.emit.triton.kernels import (
 )
 from attncc.emit.triton.layout import prune, space, wrap, wrap_prose
 from attncc.emit.triton.plan import Drawn, Role
-from attncc.emit.triton.tables import list_tiles, refine_tiles
+from attncc.emit.triton.tables import list_tiles, refine_tiles, refining_warps
 from attncc.emit.triton.visits import is_tabulated
 from attncc.schedule.gluon import ONE_PASS, GluonSchedule
 from attncc.schedule.triton import AnySchedule, Schedules, TritonSchedule
@@ -88,6 +88,7 @@ def emit_refine_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: 
         variant,
         lambda readable: refine_tiles(variant, schedule, owns_queries=owns_queries, readable=readable),
         entry="refine_tiles",
+        num_warps=refining_warps(schedule),
     )
 
 
@@ -97,6 +98,7 @@ def _emit(
     variant: Variant,
     draw: Callable[[bool], Drawn],
     entry: str | None = None,
+    num_warps: int | None = None,
 ) -> Emitted:
     built = draw(False)
     gluon = isinstance(schedule, GluonSchedule) and template in GLUON
@@ -107,7 +109,7 @@ def _emit(
         KernelSource(template, text, digest),
         entry or template,
         tuple(argument for argument, _ in passed),
-        schedule.num_warps,
+        num_warps or schedule.num_warps,
         schedule.num_stages,
         gluon=gluon,
     )

@@ -43,6 +43,11 @@ class Bound:
         return (f"{self.name} += part * before",)
 
 
+#: Pairs that a warp of 32 threads looks at in registers, and the most warps of a program.
+PAIRS_OF_A_WARP: Final = 4096
+MOST_WARPS: Final = 8
+
+
 def bounds_of(test: TileTest, walked: str) -> dict[str, Expr]:
     """What holds before each bound of the tiles to visit, where the statistics of the walked axis ascend."""
     ends = (KV_MIN, KV_MAX) if walked == "kv" else (Q_MIN, Q_MAX)
@@ -98,15 +103,30 @@ def refine_tiles(variant: Variant, schedule: AnySchedule, *, owns_queries: bool,
     text = draft.printer.print((ONCE, rows(owned), body("body")), mask)[mask].text
     extra = draft.capture_arguments(mask)
     lines = draft.printer.lines
+    tile_q, span_q = schedule.tile_q, _span(schedule)
+    span = "TILE_Q" if span_q == tile_q else "SPAN_Q"
     values = common_values(draft, schedule, ("The tiles that a mask cuts, looked into.",)) | {
         **_words(owns_queries),
         "arguments": argument_lines(extra),
         **{place: lines.get(place, []) for place in ("once", "rows", "body")},
         "mask": text,
+        "span_q": span_q,
+        "span": span,
+        "in_tile": f"tl.arange(0, {span})" if span_q == tile_q else f"tl.minimum(tl.arange(0, {span}), TILE_Q - 1)",
         "helpers": draft.helpers([*(line for each in lines.values() for line in each), text]),
     }
     arguments = [*(pointer(name, "*i32") for name in TABLE_POINTERS), *extra, *map(size, SIZES)]
     return Drawn(values, tuple(arguments))
+
+
+def refining_warps(schedule: AnySchedule) -> int:
+    """The warps that look inside a tile, so that each thread's share of its pairs fits into registers."""
+    return max(schedule.num_warps, min(MOST_WARPS, _span(schedule) * schedule.tile_kv // PAIRS_OF_A_WARP))
+
+
+def _span(schedule: AnySchedule) -> int:
+    """The power of two that holds a tile's queries."""
+    return 1 << (schedule.tile_q - 1).bit_length()
 
 
 def _words(owns_queries: bool) -> Mapping[str, object]:

@@ -67,7 +67,7 @@ def barrier_text(action, threads):
 
 @gluon.jit
 def named_barrier(number, ACTION: gl.constexpr):
-    """Warpgroups that own keys `arrive`, with gradients of scores stored; the one that makes dQ is in `sync` with all."""
+    """Those that own keys `arrive`, with gradients of scores stored; who makes dQ is in `sync` with them."""
     numbers = gl.full([128], number, gl.int32, gl.BlockedLayout([1], [32], [4], [0]))
     text: gl.constexpr = barrier_text(ACTION, (CONSUMERS + 1) * 128)
     gl.inline_asm_elementwise(text, "=r,r", [numbers], gl.int32, is_pure=False, pack=1)

@@ -22,7 +22,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 OUT_FACTOR, GRADIENT_FACTOR = 2.0, 3.0
 LENGTHS = (1, 63, 100, 257, 1000)
 GROUPS = (1, 4, 7)
-#: A dense float64 reference at this length takes some 4 GiB for two heads; tests that run beside this one wait for it.
+#: A dense float64 reference at this length takes some 6 GiB for two heads; tests that run beside this one wait for it.
 LONG = 4096
 WAIT = "attncc-gpu-dense.lock"
 

@@ -69,10 +69,11 @@ def unbuilt(program: TritonProgram, target: str) -> list[TritonKernel]:
 def build_together(kernels: Sequence[TritonKernel], target: str) -> None:
     """Compile kernels at the same time: the compiler lets other threads run for most of its work.
 
-    Whatever cannot be built is left to whoever asks for it next, and raises there.
+    The longest begins first. Whatever cannot be built is left to whoever asks for it next, and raises there.
     """
     if not kernels:
         return
+    kernels = sorted(kernels, key=lambda kernel: -len(kernel.source.text))
 
     def build(kernel: TritonKernel) -> None:
         with suppress(AttnccError):

@@ -37,6 +37,7 @@ from attncc.schedule import (
     prove_loads,
     prove_plain_loads,
 )
+from attncc.schedule.fast_math import approximate
 from attncc.schedule.triton import Schedules, choose_triton_schedules
 
 #: What stands for the end of a line in the text that operators take; no `.attn` text has it.
@@ -188,6 +189,7 @@ def _lower_triton(
     observe: Observe,
 ) -> Lowered:
     shape = summarize_mask(guarded.spec.mask)
+    guarded = replace(guarded, approximate=approximate(guarded.spec, problem, target))
     keys = visited_keys(shape, canonical, problem.heads) if target.gluon else None
     schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target, is_tabulated(shape), keys)
     text = print_spec(spec, names="user")

@@ -214,6 +214,7 @@ def emit_kernels(
     from attncc.schedule import Target
 
     kernels: dict[TritonKernel, None] = {}
+    on_gpu = Target("triton", "cuda", target, gluon=runs_gluon(target), fast_math=settings().fast_math)
 
     def remember(kernel: TritonKernel, target: str) -> Built:
         kernels[kernel] = None
@@ -221,7 +222,7 @@ def emit_kernels(
 
     for facts, kv_heads in product((_usual_facts(spec), None), (USUAL_HEADS, USUAL_HEADS // 4)):
         posed = replace(problem, facts=facts, kv_heads=kv_heads)
-        lowered = lower(spec, posed, Target("triton", "cuda", target, gluon=runs_gluon(target)))
+        lowered = lower(spec, posed, on_gpu)
         programs = lowered.triton_forward if problem.gradients is None else lowered.triton_backward
         if programs is None:
             raise InternalError(f"{spec.name} has no Triton kernels for {target}")

@@ -7,6 +7,7 @@ the user's names, to be read, once with canonical names, to be compiled.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -32,7 +33,7 @@ from attncc.emit.triton.expressions import (
     rows,
     to_base_2,
 )
-from attncc.emit.triton.spelling import HELPERS, SHORT_HELPERS
+from attncc.emit.triton.spelling import FAST_HELPERS, HELPERS, SHORT_HELPERS
 from attncc.emit.triton.visits import Visits
 from attncc.ir import FALSE, SCORE, Expr, Op, apply, const, postorder
 from attncc.ir.syntax import Level
@@ -88,7 +89,9 @@ class Draft:
     def __init__(self, guarded: Guarded, problem: Problem, template: str, *, readable: bool) -> None:
         spec = guarded.spec
         self.spec, self.guarded, self.problem, self.readable = spec, guarded, problem, readable
-        namer = Namer({*identifiers(template), *FIXED_NAMES, *HELPERS, *(f"read{rank}" for rank in range(9))})
+        namer = Namer(
+            {*identifiers(template), *FIXED_NAMES, *HELPERS, *FAST_HELPERS, *(f"read{rank}" for rank in range(9))}
+        )
         self.names = {c.name: namer.take(c.name if readable else f"capture{i}") for i, c in enumerate(spec.captures)}
         self.parameters = {
             p.name: namer.take(p.name if readable else f"parameter{i}") for i, p in enumerate(spec.parameters)
@@ -96,7 +99,8 @@ class Draft:
         dtypes = dict(zip((c.name for c in spec.captures), problem.capture_dtypes, strict=True))
         self.captures = Captures(self.names, dtypes, guarded.unproven, guarded.plain, index_box(spec))
         origins = spec.origins if readable else {}
-        self.printer = TritonPrinter(namer, {**LEAVES, **self.parameters, **self.sizes()}, self.captures, origins)
+        leaves = {**LEAVES, **self.parameters, **self.sizes()}
+        self.printer = TritonPrinter(namer, leaves, self.captures, origins, guarded.approximate)
         self.printer.tables = {} if readable else self.names
 
     def sizes(self) -> dict[str, str]:
@@ -134,8 +138,8 @@ class Draft:
         language's own, by name."""
         text = "\n".join(map(str, lines))
         sources = {f"read{rank}": read_helper(rank) for rank in sorted(self.captures.ranks)} | HELPERS | dict(further)
-        sources |= SHORT_HELPERS if self.problem.dtype in ("bfloat16", "float16") else {}
-        used = [source for name, source in sources.items() if f"{name}(" in text]
+        sources |= (SHORT_HELPERS if self.problem.dtype in ("bfloat16", "float16") else {}) | FAST_HELPERS
+        used = [source for name, source in sources.items() if re.search(rf"\b{name}\(", text)]
         return [line for source in used for line in ("\n" + source.strip("\n")).split("\n") or ()]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from attncc import pipeline
 from attncc.analysis import TileTest, depends
 from attncc.analysis.bands import Bands, Dense, Range, Tabulated, summarize_mask
 from attncc.api.lowering import Call, backend_of, lowered
-from attncc.api.running import running
+from attncc.api.running import Running, running
 from attncc.api.values import spell
 from attncc.emit import reads_of
 from attncc.ir import TRUE, AttentionSpec, Expr, Op, Scalar, postorder, print_expr, print_spec
@@ -49,7 +49,7 @@ def explain_call(call: Call) -> report.Explanation:
         copies=tuple(_copies(call)),
         deterministic=_determinism(reference),
         watched=_watched(call),
-        notes=tuple(_notes(counted, bands, reference)),
+        notes=(*_notes(counted, bands, reference), *_approximations(runs)),
     )
 
 
@@ -98,6 +98,12 @@ def _notes(counted: report.Tiles, bands: report.Bands | None, reference: bool) -
         yield "warning: no row of this mask has a key, not even q_idx = 0: the output is 0 everywhere, its lse -inf"
     if reference:
         yield "the reference computes every pair: the tiles above are those of the compiled back end"
+
+
+def _approximations(runs: Sequence[Running]) -> Iterator[str]:
+    """What the kernels take from the GPU that is less exact than the reference."""
+    if any(each.program.variant.guarded.approximate for each in runs):
+        yield "tanh: the GPU's instruction, off by at most 2⁻¹¹ of its result; exact with ATTNCC_FAST_MATH=0"
 
 
 def _describe(call: Call) -> report.Call:

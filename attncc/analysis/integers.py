@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 
-from attncc.analysis.linear import ONE, Form, at_least_zero, difference, expression, form_of, is_zero, tightened
+from attncc.analysis.linear import ONE, Form, expression, form_of, is_zero, operated, tightened
 from attncc.analysis.logic import joined
 from attncc.analysis.symbolic import ExprNumbers
 from attncc.analysis.systems import Bound, Constraint, Sides, combined, eliminate, given, split, strongest
@@ -122,9 +122,12 @@ def _on_line(
     start = numbers.mul(numbers.floordiv(expression(level), const(shared)), const(inverse), True)
     lines = []
     for each in constraints:
-        factor = each.form.terms.get((x,), 0)
-        rest = each.form.plus(_plain(x, -factor)).scaled(a)
-        lines.append(Constraint(rest.plus(level, factor).plus(_plain(y, -factor * b)), each.history))
+        factor = each.form.terms.get((x,), 0)  # a * x is level - b * y
+        terms = {m: c * a for m, c in each.form.terms.items() if m != (x,)}
+        turned = terms.pop((y,), 0) - factor * b
+        if turned:
+            terms[y,] = turned
+        lines.append(Constraint(Form(terms, each.form.constant * a).plus(level, factor), each.history))
     found = _strided(numbers, lines, y, step, start)
     return _lifted(numbers.and_(divisible, found))
 
@@ -148,7 +151,8 @@ def _between(numbers: ExprNumbers, constraints: Sequence[Constraint], y: Expr, p
         for upper in sides.uppers:
             history = lower.constraint.history | upper.constraint.history
             if lower.factor != ONE and upper.factor != ONE:
-                needed.append(_lifted(numbers.le(_least(numbers, lower, y), _most(numbers, upper, y))))
+                room = (form_of(_quotient(each, y)) for each in (lower, upper))
+                needed.append(numbers.holds(next(room).plus(next(room))))
             elif prune and len(history) > 3:
                 continue  # follows from the others: Kohler's rule after two eliminations
             else:
@@ -160,29 +164,24 @@ def _between(numbers: ExprNumbers, constraints: Sequence[Constraint], y: Expr, p
 
 def _strided(numbers: ExprNumbers, constraints: Sequence[Constraint], y: Expr, step: int, start: Expr) -> Expr:
     """The condition that some y = start modulo step satisfies all constraints."""
-    if step == 1:
-        return _between(numbers, strongest(numbers, constraints), y, prune=False)
     sides = split(numbers, strongest(numbers, constraints), y)
     result = joined(Op.AND, *(numbers.holds(each.form) for each in sides.rest))
     if result is FALSE or not sides.lowers or not sides.uppers:
         return result
     # quotients of different divisors are hardly ever in a known order: it is not looked for
-    least = functools.reduce(partial(apply, Op.MAX), [_least(numbers, lower, y) for lower in sides.lowers])
-    most = functools.reduce(partial(apply, Op.MIN), [_most(numbers, upper, y) for upper in sides.uppers])
-    beyond = apply(Op.MOD, expression(difference(most, start)), const(step))
-    return _lifted(numbers.and_(result, at_least_zero(difference(most, least).plus(form_of(beyond), -1))))
+    above, below = (
+        functools.reduce(partial(operated, Op.MIN), dict.fromkeys(_quotient(each, y) for each in bounds))
+        for bounds in (sides.lowers, sides.uppers)
+    )
+    first = below if start is const(0) else operated(Op.SUB, below, start)
+    beyond = const(0) if step == 1 else operated(Op.MOD, first, const(step))
+    return _lifted(numbers.and_(result, apply(Op.GE, operated(Op.ADD, below, above), beyond)))
 
 
-def _least(numbers: ExprNumbers, lower: Bound, y: Expr) -> Expr:
-    """The least y with factor * y + e >= 0: -(e // factor)."""
-    rest = expression(lower.constraint.form.without(y))
-    return _lifted(numbers.neg(numbers.floordiv(rest, expression(lower.factor))))
-
-
-def _most(numbers: ExprNumbers, upper: Bound, y: Expr) -> Expr:
-    """The largest y with e - factor * y >= 0: e // factor."""
-    rest = expression(upper.constraint.form.without(y))
-    return _lifted(numbers.floordiv(rest, expression(upper.factor)))
+def _quotient(bound: Bound, y: Expr) -> Expr:
+    """e // factor: the largest y with e - factor * y >= 0, and the negative of the least with factor * y + e >= 0."""
+    rest = expression(bound.constraint.form.without(y))
+    return rest if bound.factor == ONE else operated(Op.FLOORDIV, rest, expression(bound.factor))
 
 
 def _lifted(value: object) -> Expr:

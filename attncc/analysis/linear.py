@@ -24,17 +24,25 @@ LINEAR_OPS: Final = frozenset({Op.ADD, Op.SUB, Op.NEG, Op.MUL, Op.SHIFT_LEFT})
 _LEAF_ORDER: Final = {name: i for i, name in enumerate(("q_idx", "kv_idx", "q_max", "q_min", "kv_max", "kv_min"))}
 
 _KEYS: weakref.WeakKeyDictionary[Expr, str] = weakref.WeakKeyDictionary()
+#: Those of positions and of tiles' ends, which are looked for most.
+_FIXED: dict[Expr, str] = {}
 
 
 def sort_key(expr: Expr) -> str:
     """A text that orders expressions the same way in every process; equal only for equal expressions."""
+    found = _FIXED.get(expr)
+    if found is not None:
+        return found
     found = _KEYS.get(expr)
     if found is not None:
         return found
     for each in postorder(expr):
         if each not in _KEYS:
             _KEYS[each] = _key(each)
-    return _KEYS[expr]
+    found = _KEYS[expr]
+    if expr.op is Op.INPUT or (not expr.args and expr.value in _LEAF_ORDER):
+        _FIXED[expr] = found
+    return found
 
 
 def _key(expr: Expr) -> str:
@@ -100,6 +108,8 @@ class Form:
         """The terms in a fixed order."""
         if len(self.terms) <= 1:
             return list(self.terms.items())
+        if max(map(len, self.terms)) == 1:
+            return sorted(self.terms.items(), key=_first_key)
         return sorted(self.terms.items(), key=lambda item: [sort_key(atom) for atom in item[0]])
 
     def coefficient(self, atom: Expr) -> int | None:
@@ -115,6 +125,10 @@ class Form:
     def key(self) -> frozenset[tuple[Monomial, int]]:
         """A hashable key of the terms without the constant."""
         return frozenset(self.terms.items())
+
+
+def _first_key(term: tuple[Monomial, int]) -> str:
+    return sort_key(term[0][0])
 
 
 ONE: Final = Form({}, 1)
@@ -197,6 +211,11 @@ def _term(monomial: Monomial, coefficient: int) -> Expr:
 
 def _raw(op: Op, *args: Expr) -> Expr:
     return node(op, args, None, Scalar.INDEX)
+
+
+def operated(op: Op, a: Expr, b: Expr) -> Expr:
+    """The operation on two Index expressions, folded where both are constants."""
+    return apply(op, a, b) if a.op is b.op is Op.CONST else _raw(op, a, b)
 
 
 def at_least_zero(form: Form) -> Expr:

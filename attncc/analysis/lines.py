@@ -1,7 +1,8 @@
 """Whole numbers that know their slope: how they change from a row of tiles to the next, and from a column to the next.
 
 A comparison gives its Bool and notes for how many further rows (or columns) it stays the same. A `Line` changes along
-rows; a `Column` along the columns of such a row, and its own value may be a `Line`. What does not change is an int.
+rows; a `Column` along the columns of such a row, and its own value may be a `Line`. What does not change is an int, and
+a quotient that is no line a `Between`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-
-class Unsolvable(Exception):
-    """The numbers are no straight lines; they have to be worked out one by one."""
-
-
-class Wider(Exception):
-    """A quotient is a line only for a stride that is a multiple of `factor`, along rows or along columns."""
-
-    def __init__(self, factor: int, kind: type[Linear]) -> None:
-        super().__init__(factor)
-        self.factor, self.kind = factor, kind
+from attncc.analysis.quotients import Between, Unsolvable, exact
 
 
 class Limit:
@@ -35,7 +26,7 @@ class Limit:
         if slope < 0:
             more = value // -slope
             if more < self.rows:
-                self.rows = more
+                self.rows = exact(more)
 
 
 class Linear:
@@ -48,6 +39,10 @@ class Linear:
 
     def _split(self, other: Any) -> tuple[Any, int] | None:
         """Value and slope of another number; None for one that knows better how to go on."""
+        raise NotImplementedError
+
+    def _factors(self, divisor: int) -> tuple[int, int]:
+        """By what the strides of rows and of columns have to grow for a quotient to be a line."""
         raise NotImplementedError
 
     def _made(self, value: Any, slope: int) -> Any:
@@ -91,15 +86,20 @@ class Linear:
     def __floordiv__(self, other: Any) -> Any:
         if not isinstance(other, int):
             raise Unsolvable
-        if self.slope % other:
-            raise Wider(abs(other) // math.gcd(self.slope, other), type(self))
-        return self._made(self.value // other, self.slope // other)
+        if other < 0:
+            return -self // -other
+        value = self.value // other
+        if not self.slope % other and value.__class__ is not Between:
+            return self._made(value, self.slope // other)
+        rows, columns = self._factors(other)
+        return Between(self - (other - 1), self, other, rows, columns)
 
     def __rfloordiv__(self, other: Any) -> Any:
         raise Unsolvable
 
     def __mod__(self, other: Any) -> Any:
-        return self - self.__floordiv__(other) * other
+        quotient = self // other
+        return quotient % other if quotient.__class__ is Between else self - quotient * other
 
     def __rmod__(self, other: Any) -> Any:
         raise Unsolvable
@@ -171,9 +171,12 @@ class Line(Linear):
             return other.value, other.slope
         if isinstance(other, int):
             return int(other), 0
-        if other.__class__ is Column:
+        if other.__class__ is Column or other.__class__ is Between:
             return None
         raise Unsolvable
+
+    def _factors(self, divisor: int) -> tuple[int, int]:
+        return divisor // math.gcd(self.slope, divisor), 1
 
 
 class Column(Linear):
@@ -188,4 +191,10 @@ class Column(Linear):
             return other, 0
         if isinstance(other, int):
             return int(other), 0
+        if other.__class__ is Between:
+            return None
         raise Unsolvable
+
+    def _factors(self, divisor: int) -> tuple[int, int]:
+        rows = self.value._factors(divisor)[0] if isinstance(self.value, Line) else 1
+        return rows, divisor // math.gcd(self.slope, divisor)

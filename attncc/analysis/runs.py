@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from attncc.analysis.lines import Column, Limit, Line, Unsolvable, Wider
+from attncc.analysis.lines import Column, Limit, Line
+from attncc.analysis.quotients import Unsolvable, Wider, exact
 
 __all__ = ["Run", "Unsolvable", "column_sums", "runs"]
 
@@ -21,6 +22,8 @@ __all__ = ["Run", "Unsolvable", "column_sums", "runs"]
 MAX_STRIDE: Final = 256
 MIN_ROWS: Final = 4
 TRIED_RUNS: Final = 16
+#: So many rows (or columns) in succession that are no part of a run are worked out alone; then the stride grows.
+MAX_ALONE: Final = 1
 #: Runs beyond which the rows are taken one by one, and pieces of a row beyond which its columns are.
 MAX_RUNS: Final = 1024
 MAX_PIECES: Final = 512
@@ -49,29 +52,38 @@ class Run:
 def runs(row: Callable[[Any], Sequence[Any]], count: int) -> list[Run]:
     """The values of row(0) to row(count - 1) as runs. `row` computes with whole numbers; where it does more than that,
     or where runs would be shorter than MIN_ROWS on average, this raises Unsolvable."""
-    stride = 1
-    while True:
+    made: list[Run] = []
+    covered = 0
+    for run in _runs(row, 0, 1, count):
+        made.append(run)
+        covered += run.count
+        if len(made) > MAX_RUNS or (len(made) >= TRIED_RUNS and covered < len(made) * MIN_ROWS):
+            raise Unsolvable
+    return made
+
+
+def _runs(row: Callable[[Any], Sequence[Any]], at: int, stride: int, stop: int) -> Iterator[Run]:
+    """The rows at, at + stride and so on below stop."""
+    singles = 0
+    while at < stop:
+        limit = Limit((stop - 1 - at) // stride)
         try:
-            return list(_runs(row, count, stride))
+            values = [_parts(exact(value)) for value in row(Line(at, stride, limit))]
+            singles = 0
         except Wider as wider:
-            stride *= wider.factor
-            if stride > MAX_STRIDE:
-                raise Unsolvable from None
+            if singles == MAX_ALONE:
+                for offset in range(factor := _factor(wider.rows, stride)):
+                    yield from _runs(row, at + offset * stride, stride * factor, stop)
+                return
+            values, limit.rows, singles = [_parts(value) for value in row(at)], 0, singles + 1
+        yield Run(limit.rows + 1, tuple(v for v, _ in values), tuple(s for _, s in values))
+        at += (limit.rows + 1) * stride
 
 
-def _runs(row: Callable[[Any], Sequence[Any]], count: int, stride: int) -> Iterator[Run]:
-    made = covered = 0
-    for first in range(min(stride, count)):
-        at = first
-        while at < count:
-            limit = Limit((count - 1 - at) // stride)
-            values = [_parts(value) for value in row(Line(at, stride, limit))]
-            rows = limit.rows + 1
-            yield Run(rows, tuple(v for v, _ in values), tuple(s for _, s in values))
-            at += rows * stride
-            made, covered = made + 1, covered + rows
-            if made > MAX_RUNS or (made >= TRIED_RUNS and covered < made * MIN_ROWS):
-                raise Unsolvable
+def _factor(factor: int, stride: int) -> int:
+    if factor == 1 or stride * factor > MAX_STRIDE:
+        raise Unsolvable
+    return factor
 
 
 def _parts(number: Any) -> tuple[int, int]:
@@ -82,33 +94,35 @@ def _parts(number: Any) -> tuple[int, int]:
     raise Unsolvable
 
 
-def column_sums(truths: Callable[[Any], Sequence[bool]], first: Any, stop: Any, stride: int = 1) -> tuple[Any, ...]:
+def column_sums(truths: Callable[[Any], Sequence[bool]], first: Any, stop: Any) -> tuple[Any, ...]:
     """How often each of truths(first) to truths(stop - 1) is True; the ends may be lines along rows. Raises Unsolvable
     where that takes too many pieces."""
-    while True:
+    totals: tuple[Any, ...] = ()
+    for pieces, (count, found) in enumerate(_pieces(truths, exact(first), 1, exact(stop))):
+        totals = totals or (0,) * len(found)
+        totals = tuple(total + count if truth else total for total, truth in zip(totals, found, strict=True))
+        if pieces >= MAX_PIECES:
+            raise Unsolvable
+    return totals
+
+
+def _pieces(
+    truths: Callable[[Any], Sequence[bool]], at: Any, stride: int, stop: Any
+) -> Iterator[tuple[Any, Sequence[bool]]]:
+    """For the columns at, at + stride and so on below stop: for how many of them which truths hold."""
+    singles = 0
+    while at < stop:
+        limit = Limit(exact((stop - 1 - at) // stride))
         try:
-            return _column_sums(truths, first, stop, stride)
-        except Wider as wider:
-            if wider.kind is not Column:
-                raise
-            stride *= wider.factor
-            if stride > MAX_STRIDE:
-                raise Unsolvable from None
-
-
-def _column_sums(truths: Callable[[Any], Sequence[bool]], first: Any, stop: Any, stride: int) -> tuple[Any, ...]:
-    totals: list[Any] = []
-    pieces = 0
-    for offset in range(stride):
-        at = first + offset
-        while at < stop:
-            limit = Limit((stop - 1 - at) // stride)
             found = truths(Column(at, stride, limit))
-            count = limit.rows + 1
-            totals = totals or [0] * len(found)
-            totals = [total + count if truth else total for total, truth in zip(totals, found, strict=True)]
-            at = at + count * stride
-            pieces += 1
-            if pieces > MAX_PIECES:
-                raise Unsolvable
-    return tuple(totals)
+            singles = 0
+        except Wider as wider:
+            if wider.columns == 1:
+                raise
+            if singles == MAX_ALONE:
+                for offset in range(factor := _factor(wider.columns, stride)):
+                    yield from _pieces(truths, at + offset * stride, stride * factor, stop)
+                return
+            found, limit.rows, singles = truths(at), 0, singles + 1
+        yield limit.rows + 1, found
+        at = at + (limit.rows + 1) * stride

@@ -122,7 +122,8 @@ def attention(
     def read(given: Mapping[str, Any] | None, device: torch.device | None) -> Reading:
         return read_functions(score_mod, mask_mod, name, device).with_values(given or {})
 
-    return attend(read, q, k, v, scale, options, captures_and_params, return_lse)
+    functions = None if captures_and_params else (score_mod, mask_mod, name)
+    return attend(read, q, k, v, scale, options, captures_and_params, return_lse, functions)
 
 
 def load(path: str | Path, **values: Any) -> Variant:

@@ -149,5 +149,7 @@ def lowered(call: Call) -> pipeline.Lowered:
 
 def _lower(call: Call, gradients: Gradients | None) -> pipeline.Lowered:
     tiles = (call.options.block_m or 0, call.options.block_n or 0)
-    problem = op.problem_of(call.tensors, call.parameters, gradients, *tiles, call.options.refine)
-    return pipeline.lower(call.program.spec, problem, op.target_of(backend_of(call), call.inputs.q.device))
+    target = op.target_of(backend_of(call), call.inputs.q.device)
+    tf32 = op.takes_tf32(target, call.inputs.q.dtype)
+    problem = op.problem_of(call.tensors, call.parameters, gradients, *tiles, call.options.refine, tf32)
+    return pipeline.lower(call.program.spec, problem, target)

@@ -19,7 +19,7 @@ import torch
 from attncc import pipeline
 from attncc.api.values import check_names
 from attncc.errors import InputError
-from attncc.frontend import Traced, fingerprint, trace_functions
+from attncc.frontend import Traced, Values, fingerprint, trace_functions
 from attncc.ir import AttentionSpec, Parameter
 from attncc.runtime.eager import Attention, is_observed
 
@@ -34,8 +34,10 @@ class Program:
     spec: AttentionSpec
     text: str
     traced: Traced | None = None
-    #: What runs calls of this program, by the layout of their tensors and all else that it depends on.
+    #: What runs calls of this program, by the layout of their tensors and all else that it depends on; and the same by
+    #: the arguments of calls as they come, for those whose tensors go to kernels as they are.
     prepared: dict[Any, Attention] = field(default_factory=dict, compare=False, repr=False)
+    ready: dict[Any, Attention] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,23 @@ def read_functions(
 ) -> Reading:
     """The program of two Python functions and what they capture now; tensors that they make are made on the device."""
     return _reader()(score_mod, mask_mod, name, device)
+
+
+def latest(
+    score_mod: Function | None, mask_mod: Function | None, name: str | None, device: torch.device
+) -> tuple[Program, Values] | None:
+    """The last program of two functions with the values of this moment in its order; None where it has to be found, or
+    where a number is not a plain int."""
+    program = _LATEST.get((_code(score_mod), _code(mask_mod), name))
+    if program is None or program.traced is None:
+        return None
+    try:
+        values = program.traced.read(score_mod, mask_mod, device)
+    except InputError:  # something has changed since, or will be refused
+        return None
+    if values.parameters and any(type(each) is not int for each in values.parameters):
+        return None
+    return program, values
 
 
 def _reader() -> Callable[..., Reading]:

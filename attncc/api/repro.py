@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from attncc.runtime.triton_attention import Loaded
 
 #: numpy has no bfloat16: such captures are written as float32 and narrowed again, which is exact.
 VARIANT, PROBLEM = "variant.attn", "problem.json"
+#: 2 million pairs take half a second of one core, forward and backward, in float64 (D 128, EPYC, 2026-11-24).
+CPU_PAIRS: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Trial:
         return self.shape[0], self.shape[1], self.shape[3], self.shape[4]
 
     @property
+    def pairs(self) -> int:
+        """Scores of all heads and sequences."""
+        return math.prod(self.sizes)
+
+    @property
     def scale(self) -> float:
         """The usual scale."""
         return 1 / math.sqrt(self.shape[5])
@@ -62,6 +69,12 @@ class Trial:
     def named(self) -> dict[str, int]:
         """The parameters by name."""
         return {p.name: value for p, value in zip(self.spec.parameters, self.parameters, strict=True)}
+
+    def for_reference(self) -> Trial:
+        """The same case where the dense reference computes it: on the CPU, unless that is too much for it."""
+        if self.pairs > CPU_PAIRS:
+            return self
+        return replace(self, device="cpu", captures=tuple(capture.cpu() for capture in self.captures))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v: few keys dominate a row, so that a single wrong pair is seen."""
@@ -95,6 +108,7 @@ def save(trial: Trial, loaded: Loaded, lines: Sequence[str], parent: Path | None
         "plain": sorted(variant.problem.plain),
         "nonzero": sorted(variant.problem.nonzero),
         "fast_math": bool(variant.guarded.approximate),
+        "tf32": variant.problem.tf32,
         "gradients": None if gradients is None else [gradients.q, gradients.k, gradients.v, *gradients.captures],
         "captures": [str(capture.dtype).removeprefix("torch.") for capture in trial.captures],
         "wrong": list(lines),

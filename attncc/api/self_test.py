@@ -1,7 +1,9 @@
 """Newly built kernels, tried once before their first use: on a small random case, beside the dense reference.
 
 The case takes the captured tensors of the call, cut to its sizes, and lengths at which the mask cuts tiles, skips some
-and shows some whole, as far as it can. A kernel that is wrong is an error with everything that a replay needs.
+and shows some whole, as far as it can. The reference of a small case runs on the CPU: there its operations are loaded
+already, while a GPU loads the kernels of each when it is first used. A kernel that is wrong is an error with everything
+that a replay needs.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from attncc.schedule import Gradients, Problem, call_box, prove_divisions, prove
 
 LENGTHS: Final = (200, 456, 1000)
 MAX_HEADS: Final = 8
-MAX_PAIRS: Final = 1 << 24
+#: Pairs of a length at which a trial has several heads and sequences, and of all heads at which there is one at all.
+MANY_PAIRS, MAX_PAIRS = 1 << 16, 1 << 27
 SEED: Final = 1
 #: Bars relative to the largest wanted number, at least 1, in units of the dtype's precision; lse is in float32.
 OUT_BAR, GRADIENT_BAR, LSE_BAR = 8, 24, 2e-3
@@ -75,14 +78,9 @@ def check(
     if trial is None:
         LOG.info("%s: no small case has the proofs of this call, so its kernels are not tried", spec.name)
         return
-    if not (may_hang(loaded) and apart.try_out(trial, loaded)):
+    if not (apart.may_hang(loaded.program) and apart.try_out(trial, loaded)):
         refuse_wrong(trial, kernels, loaded)
     store.publish(identity, {"variant": spec.name}, {})
-
-
-def may_hang(loaded: Loaded) -> bool:
-    """Whether warps of a kernel wait for one another, so that a mistake would stop the GPU."""
-    return any(emitted.kernel.gluon for emitted in loaded.program.passes.values())
 
 
 def _identity(loaded: Loaded, device: torch.device) -> dict[str, Any]:
@@ -114,10 +112,10 @@ def make_trial(
     best: tuple[int, Trial] | None = None
     lengths = dict.fromkeys((min(q.shape[2], n), min(k.shape[2], n)) for n in LENGTHS)
     for q_len, kv_len in (*lengths, (q.shape[2], k.shape[2])):
-        if best is not None and (best[0] == 3 or q_len * kv_len > MAX_PAIRS):
+        if best is not None and (best[0] == 3 or q_len * kv_len > MAX_PAIRS // MAX_HEADS):
             break
         trial = _trial(spec, (q, k, v), captures, parameters, q_len, kv_len)
-        if q_len * kv_len * trial.heads * trial.batch > 8 * MAX_PAIRS or not _is_proven(trial, loaded):
+        if trial.pairs > MAX_PAIRS or not _is_proven(trial, loaded):
             continue
         kinds = _count_kinds(trial, loaded)
         if best is None or kinds > best[0]:
@@ -134,9 +132,9 @@ def _trial(
     kv_len: int,
 ) -> Trial:
     q, k, v = tensors
-    group = q.shape[1] // k.shape[1]
-    kv_heads = min(k.shape[1], max(1, MAX_HEADS // group))
-    sizes = {"batch": min(q.shape[0], 2), "heads": kv_heads * group, "q_len": q_len, "kv_len": kv_len}
+    group, many = q.shape[1] // k.shape[1], q_len * kv_len <= MANY_PAIRS
+    kv_heads = min(k.shape[1], max(1, (MAX_HEADS if many else 2) // group))
+    sizes = {"batch": min(q.shape[0], 2 if many else 1), "heads": kv_heads * group, "q_len": q_len, "kv_len": kv_len}
     cut = []
     for capture, tensor in zip(spec.captures, captures, strict=True):
         part = tensor.detach()
@@ -162,8 +160,9 @@ def _is_proven(trial: Trial, loaded: Loaded) -> bool:
 def _count_kinds(trial: Trial, loaded: Loaded) -> int:
     """How many kinds of tiles the mask has there: none of 3 without a visible pair."""
     kernel = next(each for name, each in loaded.kernels.items() if name != "prepare")
-    q, k, _ = trial.tensors()
-    visible = reference_scores(trial.spec, q, k, trial.captures, trial.named, check_bounds=False) != -math.inf
+    here = trial.for_reference()
+    q, k, _ = here.tensors()
+    visible = reference_scores(here.spec, q, k, here.captures, here.named, check_bounds=False) != -math.inf
     tile_q, tile_kv = kernel.tile_q, kernel.tile_kv
     rows, columns = -visible.shape[2] % tile_q, -visible.shape[3] % tile_kv
     ends = []
@@ -179,14 +178,17 @@ def _count_kinds(trial: Trial, loaded: Loaded) -> int:
 @torch.enable_grad()
 def findings(trial: Trial, kernels: TritonPass, loaded: Loaded) -> list[Finding]:
     """The results of the kernels beside those of the reference in float64."""
-    with torch.autocast(torch.device(trial.device).type, enabled=False):
+    device, here = torch.device(trial.device), trial.for_reference()
+    with torch.autocast(device.type, enabled=False), torch.autocast("cpu", enabled=False):
         tensors, captures = trial.tensors(), [capture.clone() for capture in trial.captures]
         derivatives = loaded.program.variant.derivatives
-        wide = [t.double().requires_grad_() for t in tensors]
-        held = [c.double().requires_grad_() if c.is_floating_point() else c for c in captures]
+        wide = [t.double().requires_grad_() for t in here.tensors()]
+        held = [c.double().requires_grad_() if c.is_floating_point() else c for c in here.captures]
         q, k, v = wide
         out, lse = reference(trial.spec, q, k, v, held, trial.named, return_lse=True, check_bounds=False)
         precision = max(torch.finfo(tensors[0].dtype).eps, FLOAT32_PRECISION)
+        if loaded.program.variant.problem.tf32:
+            precision = 2 * torch.finfo(torch.float16).eps  # TF32 has its mantissa, and matrix units cut the rest off
         if derivatives is None:
             found = kernels.launch_forward(
                 loaded, *tensors, empty_like(tensors[0], trial.shape[6]), captures, trial.parameters, trial.scale
@@ -195,16 +197,16 @@ def findings(trial: Trial, kernels: TritonPass, loaded: Loaded) -> list[Finding]
                 _compare("out", found[0], out, OUT_BAR * precision),
                 _compare("lse", found[1], lse, LSE_BAR),
             ]
-        grad_out, grad_lse = trial.gradients(out.to(tensors[0].dtype))
+        grad_out, grad_lse = here.gradients(out)
         finite = torch.where(lse.isfinite(), lse, 0.0)
         loss = (out * grad_out.double()).nan_to_num().sum() + (finite * grad_lse.double()).sum()
         wanted = torch.autograd.grad(loss, [*wide, *(c for c in held if c.requires_grad)], allow_unused=True)
         empty = lse == -math.inf
         largest = torch.where(empty, -math.inf, lse * math.log2(math.e)).float()
-        rows = out.to(tensors[0].dtype), largest.detach(), torch.where(empty, 0.0, 1.0).float()
+        rows = out.to(tensors[0].dtype), largest, torch.where(empty, 0.0, 1.0).float()
         grads = [torch.empty_like(tensor) for tensor in tensors]
-        results = (*tensors, *(row.detach() for row in rows), *grads)
-        call: tuple[Any, ...] = (grad_out, grad_lse, *results, captures, trial.parameters, trial.scale)
+        given = [row.detach().to(device) for row in (grad_out, grad_lse, *rows)]
+        call: tuple[Any, ...] = (*given[:2], *tensors, *given[2:], *grads, captures, trial.parameters, trial.scale)
         of_q, of_k, of_v, of_captures = kernels.launch_backward(loaded, *call)
         floats = [grad for grad, c in zip(of_captures, captures, strict=True) if c.is_floating_point()]
         names = ["q", "k", "v", *(c.name for c in trial.spec.captures if c.scalar is Scalar.FLOAT)]
@@ -216,8 +218,8 @@ def findings(trial: Trial, kernels: TritonPass, loaded: Loaded) -> list[Finding]
 
 
 def _compare(name: str, found: Tensor, wanted: Tensor | None, bar: float) -> Finding:
-    """One result; None stands for a gradient of zeros."""
-    found = found.detach().double()
+    """One result, compared on the CPU; None stands for a gradient of zeros."""
+    found = found.detach().cpu().double()
     wanted = torch.zeros_like(found) if wanted is None else wanted.detach().double()
     if not found.numel():
         return Finding(name, 0.0, bar, 0.0)
@@ -245,6 +247,7 @@ def replay(folder: Path, device: str | None = None) -> list[tuple[Finding, bool]
         in_bounds=frozenset(known["in_bounds"]),
         plain=frozenset(known["plain"]),
         nonzero=frozenset(known["nonzero"]),
+        tf32=known.get("tf32", False),
     )
     place = torch.device(trial.device)
     target = replace(op.target_of("triton", place), fast_math=known.get("fast_math", False))

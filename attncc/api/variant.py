@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from attncc import pipeline
-from attncc.api.graph import attend_in_graph, is_followed
+from attncc.api.apart import foresee
+from attncc.api.graph import attend_in_graph, is_followed, meaning_now
 from attncc.api.inputs import check_inputs, kind_of
 from attncc.api.lowering import Call, lowered, make_call
 from attncc.api.options import Options, check_options
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # a call loads no reports
     from attncc.report.picture import Picture
 
 # The operator finds the compiler here, and what tries new kernels: neither may import the other.
-op.install(pipeline.lower_text, check)
+op.install(pipeline.lower_text, check, foresee)
 
 
 class Variant:
@@ -59,10 +60,11 @@ class Variant:
         self._functions = (score_mod, mask_mod)
         self._values = dict(values or {})
         self._program: Program | None = None if self._is_python else program_of(spec)
+        self._meaning = meaning_now(self._read)
 
     @property
     def _is_python(self) -> bool:
-        return any(function is not None for function in self._functions)
+        return self._functions != (None, None)
 
     @property
     def score_mod(self) -> Function | None:
@@ -173,10 +175,16 @@ class Variant:
         Captured tensors and parameters are given by name. Raises InputError or UnsupportedError before anything runs.
         """
         options = options_of(backend, block_m, block_n, deterministic, check_bounds, refine)
-        if torch.compiler.is_dynamo_compiling() and self._is_followed(captures_and_params):
-            out, lse, _ = attend_in_graph(*self._functions, q, k, v, scale, options, name=self._name)
-            return (out, lse) if return_lse else out
-        return attend(self._read, q, k, v, scale, options, captures_and_params, return_lse)
+        if torch.compiler.is_dynamo_compiling() and self._is_python and is_followed():
+            given = {**self._values, **captures_and_params}
+            text, names = self._meaning() if given else (None, ())
+            if len(given) == len(names) and all(name in given for name in names):  # all or none: see meaning_now
+                more = {"name": self._name, "text": text, "given": given}
+                out, lse, _ = attend_in_graph(*self._functions, q, k, v, scale, options, **more)
+                return (out, lse) if return_lse else out
+        reads = self._is_python and not captures_and_params and not self._values
+        functions = (*self._functions, self._name) if reads else None
+        return attend(self._read, q, k, v, scale, options, captures_and_params, return_lse, functions)
 
     def source(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> str:
         """The generated code of this call, forward and backward; takes the arguments of a call."""
@@ -225,10 +233,6 @@ class Variant:
 
         options = check_options("auto", block_m, block_n, None, None)
         return cost_of_variant(self._read(given), shape, machine, options.block_m, options.block_n)
-
-    def _is_followed(self, given: Mapping[str, Any]) -> bool:
-        """Whether torch.compile, which looks on, shall follow the functions: no values stand in for what they read."""
-        return self._is_python and not given and not self._values and is_followed()
 
     def _read(self, given: Mapping[str, Any] | None = None, device: torch.device | None = None) -> Reading:
         """The program and the values of this moment; what a call gives comes first."""

@@ -51,6 +51,9 @@ LAYOUTS = {"aligned": ((True, False),), "any": ((False, False),), "wide": ((True
 MOST_COMBINED = 3
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+#: float32 whose products round to TF32, as torch.backends.cuda.matmul.fp32_precision = "tf32" lets them.
+TF32 = "tf32"
+PACKED = {**DTYPES, TF32: TF32}
 PASSES = ("forward", "backward")
 #: What captured tensors are taken to be, where the command line does not say.
 CAPTURED = {Scalar.FLOAT: "float32", Scalar.INDEX: "int64", Scalar.BOOL: "bool"}
@@ -60,7 +63,7 @@ Architectures = Annotated[
     str | None,
     typer.Option("--target", "-t", help="GPUs, such as sm_80,sm_90,gfx942.", show_default="this machine's GPU"),
 ]
-Dtypes = Annotated[str, typer.Option("--dtype", "-d", help=f"Of q, k and v: {', '.join(DTYPES)}.")]
+Dtypes = Annotated[str, typer.Option("--dtype", "-d", help=f"Of q, k and v: {', '.join(PACKED)}.")]
 HeadDims = Annotated[str, typer.Option("--head-dim", "-D", help="Sizes of a head, such as 64,128.")]
 ValueDims = Annotated[
     str | None, typer.Option("--value-dim", help="Sizes of a value.", show_default="that of the head")
@@ -156,7 +159,7 @@ def _read_wanted(
 ) -> Wanted:
     return Wanted(
         _read_targets(target),
-        tuple(choose_name(name, DTYPES, "--dtype") for name in split_names(dtype, "--dtype")),
+        tuple(choose_name(name, PACKED, "--dtype") for name in split_names(dtype, "--dtype")),
         read_sizes(head_dim, "--head-dim"),
         () if value_dim is None else read_sizes(value_dim, "--value-dim"),
         tuple(choose_name(name, {one: one for one in PASSES}, "--pass") for name in split_names(passes, "--pass")),
@@ -168,6 +171,7 @@ def _read_wanted(
 def requests_of(spec: AttentionSpec, wanted: Wanted) -> Iterator[Request]:
     """Every pass of a variant that is wanted; backward passes with and without gradients of captured tensors."""
     from attncc.schedule import Problem  # late: it brings the analysis
+    from attncc.schedule.target import has_tf32  # late, as above
 
     unknown = wanted.capture_dtypes.keys() - {capture.name for capture in spec.captures}
     captured = tuple(wanted.capture_dtypes.get(one.name, CAPTURED[one.scalar]) for one in spec.captures)
@@ -175,7 +179,8 @@ def requests_of(spec: AttentionSpec, wanted: Wanted) -> Iterator[Request]:
         raise InputError(f"{spec.name} captures no {', '.join(sorted(unknown))}")
     for target, dtype, head_dim in product(wanted.targets, wanted.dtypes, wanted.head_dims):
         for value_dim in wanted.value_dims or (head_dim,):
-            problem = Problem(dtype, head_dim, value_dim, USUAL_HEADS, USUAL_HEADS, captured)
+            held, rounds = ("float32", has_tf32(target)) if dtype == TF32 else (dtype, False)
+            problem = Problem(held, head_dim, value_dim, USUAL_HEADS, USUAL_HEADS, captured, tf32=rounds)
             labels = {"variant": spec.name, "dtype": dtype, "head_dim": head_dim, "value_dim": value_dim}
             if "forward" in wanted.passes:
                 yield Request(spec, problem, target, labels | {"pass": "forward"}, wanted.layouts)

@@ -12,7 +12,7 @@ import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, Final
 
 import torch
@@ -46,6 +46,9 @@ class Values:
     parameters: tuple[int, ...]
 
 
+NO_VALUES: Final = Values((), ())
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Traced:
     """What a trace found: the spec, and how its captures and parameters are read again."""
@@ -75,11 +78,13 @@ class Traced:
         those that were traced, or something that they depend on has changed.
         """
         walk = self._reached((score_mod, mask_mod))
-        if walk is None or not self.holds(walk):
+        if walk is None or ((self.pinned or self.guards) and not self.holds(walk)):
             raise InputError(
                 "the functions no longer are what was compiled: something that they read has changed its kind",
                 hint="compile them again",
             )
+        if not self.numbers and not self.program.results:
+            return NO_VALUES
         numbers = {name: walk.ints[position] for name, position in self.numbers}
         for divisor in self.divisors:
             if evaluate(divisor, numbers) == 0:
@@ -89,7 +94,7 @@ class Traced:
 
     def _reached(self, functions: tuple[Function | None, Function | None]) -> Walk | Found | None:
         """What the functions reach now, if the facts are those of the trace."""
-        key = tuple([id(getattr(getattr(each, "function", each), "__code__", None)) for each in functions])
+        key = tuple([id(each.__code__ if type(each) is FunctionType else _code(each)) for each in functions])
         access = self.accesses.get(key)
         if access is not None and (found := access.read(functions)) is not None:
             return found
@@ -101,6 +106,10 @@ class Traced:
                 self.accesses.clear()
             self.accesses[key] = access_of(functions, walk)
         return walk
+
+
+def _code(function: Any) -> object:
+    return getattr(getattr(function, "function", function), "__code__", None)
 
 
 def trace(function: Function, *, name: str | None = None) -> AttentionSpec:

@@ -151,7 +151,12 @@ _LOCK = threading.RLock()
 
 def node(op: Op, args: tuple[Expr, ...] = (), value: Value = None, scalar: Scalar = Scalar.FLOAT) -> Expr:
     """The one node with these parts. The caller promises that they fit (see `attncc.ir.verify`)."""
-    key = (op, tuple(map(id, args)), _value_key(value), scalar)
+    # the type tells 1, 1.0 and True apart, the bytes 0.0 from -0.0, and they find NaN equal to itself
+    plain = struct.pack("<d", value) if isinstance(value, float) else value
+    key = (op, tuple(map(id, args)), value.__class__, plain, scalar)
+    found = _TABLE.get(key)
+    if found is not None:
+        return found
     with _LOCK:
         found = _TABLE.get(key)
         if found is not None:
@@ -163,13 +168,10 @@ def node(op: Op, args: tuple[Expr, ...] = (), value: Value = None, scalar: Scala
         return made
 
 
-def _value_key(value: Value) -> tuple[type, object]:
-    """Tells 1, 1.0 and True apart, 0.0 from -0.0, and finds NaN equal to itself."""
-    return (float, struct.pack("<d", value)) if isinstance(value, float) else (type(value), value)
-
-
 def const(value: bool | int | float) -> Expr:
     """A constant; bool, int and float stay different, all NaN are one."""
+    if value.__class__ is int and value in _SMALL:
+        return _SMALL[value]
     value = math.nan if value != value else value
     kind = Scalar.BOOL if isinstance(value, bool) else Scalar.INDEX if isinstance(value, int) else Scalar.FLOAT
     return node(Op.CONST, (), value, kind)
@@ -189,6 +191,10 @@ def load(capture: str, scalar: Scalar, *index: Expr) -> Expr:
     """The element of a captured tensor at Index expressions; no index for a 0-d tensor."""
     return node(Op.LOAD, tuple(index), capture, scalar)
 
+
+#: Held forever: most constants are these.
+_SMALL: dict[int, Expr] = {}
+_SMALL.update((value, const(value)) for value in range(-64, 513))
 
 SCORE = input_("score")
 B, H, Q_IDX, KV_IDX = (input_(name) for name in ("b", "h", "q_idx", "kv_idx"))

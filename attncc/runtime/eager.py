@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 
 from attncc.errors import InternalError
 from attncc.runtime import op
+from attncc.runtime.ahead import begin_backward
 from attncc.runtime.triton_attention import TritonPass
 from attncc.runtime.triton_forward import prepare_forward
 from attncc.runtime.triton_values import ALIGNMENT
@@ -80,6 +81,7 @@ class Attention:
     tiles: tuple[int, int]
     backend: str
     refine: bool
+    device: str
     forward: Forward
     largest_and_sums: Callable[..., tuple[Tensor, Tensor]]
 
@@ -95,18 +97,18 @@ class Attention:
     def _run_uncast(
         self, q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor], with_lse: bool
     ) -> tuple[Tensor, Tensor | None]:
-        kind = q.device.type
-        if torch.is_autocast_enabled(kind):
-            with torch.autocast(kind, enabled=False):
+        if torch.is_autocast_enabled(self.device):
+            with torch.autocast(self.device, enabled=False):
                 return self._run(q, k, v, captures, with_lse)
         return self._run(q, k, v, captures, with_lse)
 
     def _run(
         self, q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor], with_lse: bool
     ) -> tuple[Tensor, Tensor | None]:
-        tensors = (q, k, v, *captures)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            found = AttnccAttention.apply(self, with_lse, *tensors)  # type: ignore[no-untyped-call]  # torch's
+        if torch.is_grad_enabled() and (
+            q.requires_grad or k.requires_grad or v.requires_grad or any(tensor.requires_grad for tensor in captures)
+        ):
+            found = AttnccAttention.apply(self, with_lse, q, k, v, *captures)  # type: ignore[no-untyped-call]  # torch's
             return found if with_lse else (found, None)
         with torch._C._AutoDispatchBelowAutograd():
             out, lse, _ = self.forward(q, k, v, captures, with_lse)
@@ -169,7 +171,7 @@ def prepare(
     """A call on tensors laid out like these, its kernels built; None where only the operator serves."""
     if op._is_empty(q, k):
         return None
-    tiles, given = (tile_q, tile_kv), tuple(parameters)
+    tiles, given, kind = (tile_q, tile_kv), tuple(parameters), q.device.type
     kernel = op._kernel(text, (q, k, v, *captures), given, tiles, backend, None, refine)
     if backend == "triton":
         kernels = getattr(kernel, "__self__", None)
@@ -177,10 +179,11 @@ def prepare(
             raise InternalError("a Triton kernel is not the forward method of its pass")
         if check_bounds and op.may_read_outside(kernel):
             return None
+        begin_backward(text, (q, k, v, *captures), given, tiles, refine, kernels.kind_of(q, k, v))
         prepared = prepare_forward(kernels, q, k, v, captures, given, scale)
         if prepared is None:
             return None
-        return Attention(text, given, scale, tiles, backend, refine, prepared, prepared.largest_and_sums)
+        return Attention(text, given, scale, tiles, backend, refine, kind, prepared, prepared.largest_and_sums)
 
     def forward(
         q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor], with_lse: bool
@@ -188,4 +191,4 @@ def prepare(
         out, lse, *kept = kernel(q, k, v, captures, given, scale, check_bounds)
         return out, lse if with_lse else None, tuple(kept)
 
-    return Attention(text, given, scale, tiles, backend, refine, forward, lambda *kept: kept)
+    return Attention(text, given, scale, tiles, backend, refine, kind, forward, lambda *kept: kept)

@@ -23,8 +23,10 @@ from attncc.runtime.build import Kernel, build
 from attncc.runtime.pack import settings_pack
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import TritonPass
+from attncc.runtime.triton_fit import Foresee
 from attncc.schedule import Facts, Gradients, Problem, Target
 from attncc.schedule.gluon import ARCH as HOPPER
+from attncc.schedule.target import has_tf32
 
 MAX_KERNELS = 8192
 
@@ -66,13 +68,15 @@ _PASSES: dict[tuple[int, torch.device], TritonPass] = {}
 _DIFFERENTIABLE: dict[str, tuple[bool, ...]] = {}
 _COMPILER: list[Lower] = []
 _TESTS: list[Callable[..., None]] = []
+_FORESEEING: list[Foresee] = []
 
 
-def install(lower: Lower, test: Callable[..., None] | None = None) -> None:
+def install(lower: Lower, test: Callable[..., None] | None = None, foresee: Foresee | None = None) -> None:
     """Hand over the compiler that turns a spec's text, a problem and a target into kernels, and what tries kernels:
-    a function of the spec and of what a `TritonPass` gives its test."""
+    a function of the spec and of what a `TritonPass` gives its test. `foresee` hears what is about to be compiled."""
     _COMPILER[:] = [lower]
     _TESTS[:] = [] if test is None else [test]
+    _FORESEEING[:] = [] if foresee is None else [foresee]
 
 
 def attend(
@@ -118,6 +122,7 @@ def problem_of(
     tile_q: int,
     tile_kv: int,
     refine: bool = False,
+    tf32: bool = False,
 ) -> Problem:
     """The problem that a call on (q, k, v, *captures) poses, as the operators pose it; tile sizes 0 are chosen."""
     q, k, v, *captures = tensors
@@ -133,6 +138,7 @@ def problem_of(
         tile_q=tile_q or None,
         tile_kv=tile_kv or None,
         refine=refine,
+        tf32=tf32,
         facts=Facts(q.shape[0], q.shape[2], k.shape[2], shapes, tuple(parameters)),
     )
 
@@ -161,7 +167,8 @@ def _kernel(
     """The kernel of a call, from memory; otherwise compiled and built."""
     q, k, v, *captures = tensors
     shapes = (q.shape, k.shape, v.shape[3], *[(c.dtype, c.shape) for c in captures])
-    key = (text, q.dtype, q.device, shapes, tuple(parameters), tiles, backend, wanted, refine)
+    rounds = wants_tf32(q.dtype)
+    key = (text, q.dtype, q.device, shapes, tuple(parameters), tiles, backend, wanted, refine, rounds)
     found = _KERNELS.get(key)
     if found is None:
         if len(_KERNELS) >= MAX_KERNELS:
@@ -180,8 +187,9 @@ def _compiled(
     refine: bool,
 ) -> Kernel:
     gradients = None if wanted is None else Gradients(wanted[0], wanted[1], wanted[2], wanted[3:])
-    problem = problem_of(tensors, parameters, gradients, *tiles, refine)
-    lowered = _lower(text, problem, target_of(backend, tensors[0].device))
+    target = target_of(backend, tensors[0].device)
+    tf32 = takes_tf32(target, tensors[0].dtype)
+    lowered = _lower(text, problem_of(tensors, parameters, gradients, *tiles, refine, tf32), target)
     if backend == "triton":
         return _triton(lowered, tensors[0].device, forward=wanted is None)
     if wanted is None:
@@ -196,6 +204,16 @@ def target_of(backend: str, device: torch.device) -> Target:
     index: int | None = device.index
     arch = launch.target_of(torch.cuda.current_device() if index is None else index)
     return Target(backend, device.type, arch, gluon=runs_gluon(arch), fast_math=settings().fast_math)
+
+
+def wants_tf32(dtype: torch.dtype) -> bool:
+    """Whether products of this dtype may round to TF32: torch's own setting for matrix products, off at first."""
+    return dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+def takes_tf32(target: Target, dtype: torch.dtype) -> bool:
+    """Whether the kernels of a call do so; the torch back end leaves it to torch."""
+    return target.backend == "triton" and has_tf32(target.arch) and wants_tf32(dtype)
 
 
 def runs_gluon(arch: str) -> bool:
@@ -214,7 +232,8 @@ def _triton(lowered: Lowered, device: torch.device, *, forward: bool) -> Kernel:
     found = _PASSES.get((id(programs), device))
     if found is None:
         test = partial(_TESTS[0], lowered.spec) if _TESTS else None
-        found = _PASSES[id(programs), device] = TritonPass(programs, device, test=test)
+        made = TritonPass(programs, device, test=test, foresee=_FORESEEING[0] if _FORESEEING else None)
+        found = _PASSES.setdefault((id(programs), device), made)
     return found.forward if forward else found.backward
 
 
@@ -346,27 +365,8 @@ def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor, *_: object) -> 
     ]  # an empty list has its own place in torch's tree of arguments
     if not any(wanted):
         return (None, None, None, [None] * len(captures), *none)
-    grads = torch.ops.attncc.backward(
-        *(
-            grad_out,
-            grad_lse,
-            q,
-            k,
-            v,
-            out,
-            largest,
-            sums,
-            captures,
-            parameters,
-            scale,
-            text,
-            tile_q,
-            tile_kv,
-            backend,
-            refine,
-            wanted,
-        )
-    )
+    tensors = (grad_out, grad_lse, q, k, v, out, largest, sums, captures)
+    grads = torch.ops.attncc.backward(*tensors, parameters, scale, text, tile_q, tile_kv, backend, refine, wanted)
     found = iter(grads)
     of_q, of_k, of_v, *of_captures = [next(found) if want else None for want in wanted]
     return (of_q, of_k, of_v, of_captures, *none)

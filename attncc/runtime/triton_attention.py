@@ -19,7 +19,7 @@ from attncc.ir import FALSE
 from attncc.runtime.build import build
 from attncc.runtime.descriptors import describable
 from attncc.runtime.steps import empty_like
-from attncc.runtime.triton_fit import settle
+from attncc.runtime.triton_fit import Foresee, settle
 from attncc.runtime.triton_gradients import Backward
 from attncc.runtime.triton_kernel import Kernel, make_kernel
 from attncc.runtime.triton_tables import Lister, Tables
@@ -64,6 +64,7 @@ class TritonPass:
     loaded: dict[tuple[bool, bool], Loaded] = field(default_factory=dict)
     tables: Tables = field(default_factory=Tables)
     test: Test | None = None
+    foresee: Foresee | None = None
 
     @property
     def guards_reads(self) -> bool:
@@ -71,17 +72,21 @@ class TritonPass:
         return self.programs(True, False).variant.guarded.beyond is not FALSE
 
     def load(self, *tensors: Tensor) -> Loaded:
-        """The program for such tensors, built at the first call. Gluon kernels ask more of aligned ones."""
+        """The program for such tensors, built at the first call."""
+        return self.load_kind(*self.kind_of(*tensors))
+
+    def kind_of(self, *tensors: Tensor) -> tuple[bool, bool]:
+        """Whether tensors are aligned, and wide. Gluon kernels ask more of aligned ones."""
         is_aligned, is_wide = aligned(*tensors), wide(*tensors)
         if is_aligned and self.programs(True, is_wide).schedules.has_gluon:
             is_aligned = describable(*tensors)
-        return self.load_kind(is_aligned, is_wide)
+        return is_aligned, is_wide
 
     def load_kind(self, is_aligned: bool, is_wide: bool) -> Loaded:
         """The program for aligned tensors or any, for wide ones or not."""
         found = self.loaded.get((is_aligned, is_wide))
         if found is None:
-            program = settle(self.programs(is_aligned, is_wide), self.device)
+            program = settle(self.programs(is_aligned, is_wide), self.device, self.foresee)
             found = self.loaded[is_aligned, is_wide] = load_program(program, self.device)
         return found
 

@@ -111,6 +111,13 @@ def build(kernel: TritonKernel, target: str) -> Built:
         return _built[key]
 
 
+def is_built(kernel: TritonKernel, target: str) -> bool:
+    """Whether a kernel need not be compiled: this process, the pack or the cache has it."""
+    pack, here = settings_pack(), triton_version.version()
+    versions = [here] if pack is None else [here, pack.triton]
+    return any(find(digest(identify(kernel, target, version))) is not None for version in dict.fromkeys(versions))
+
+
 def find(key: str) -> Built | None:
     """The binary that a key names, from this process, the pack or the cache; None if it must be compiled."""
     found = _built.get(key)

@@ -1,13 +1,13 @@
 """Which schedules a variant's kernels run under: the first of each pass that fits the GPU, as the compiler reports it.
 
-A kernel fits if its program's shared memory does, and if all values stay in registers. Float32 kernels, whose products
-need many registers, may spill a little.
+A kernel fits if its program's shared memory does, and if all values stay in registers. Float32 kernels backward, whose
+products need many registers, may spill a little where heads are large.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
@@ -22,35 +22,46 @@ from attncc.runtime import launch, triton_build
 from attncc.runtime.tuned import with_winners
 from attncc.schedule.triton import ROWS
 
-#: Bytes of local memory for each thread that a float32 kernel may use.
+#: Bytes of local memory for each thread that a float32 kernel backward may use, with heads above `SPILLING_HEADS`.
 FLOAT32_SPILLS: Final = 64
+SPILLING_HEADS: Final = 128
 #: The same for a Gluon kernel. With 40 bytes, tiles of 128 keys were 1.1 times as fast as tiles of 64 without spills,
 #: with 48 as fast (documents and alibi_symmetric, H100, D 128, S 8192, 2026-11-23).
 GLUON_SPILLS: Final = 64
 
 Build = Callable[[TritonKernel, str], triton_build.Built]
+#: Hears of a program that is about to be compiled, and for which device.
+Foresee = Callable[[TritonProgram, str], None]
 
 
-def settle(program: TritonProgram, device: torch.device) -> TritonProgram:
+def settle(program: TritonProgram, device: torch.device, foresee: Foresee | None = None) -> TritonProgram:
     """The program under the schedules that fit a device, tuned ones first; in the interpreter any does."""
     if device.type == "cpu":
         return program
     index: int | None = device.index
     target = launch.target_of(torch.cuda.current_device() if index is None else index)
     tuned = with_winners(program, torch.cuda.get_device_name(device))
-    build_together(tuned, target)
+    if missing := unbuilt(tuned, target):
+        if foresee is not None:
+            foresee(tuned, str(device))
+        build_together(missing, target)
     return settle_for(tuned, target)
 
 
-def build_together(program: TritonProgram, target: str) -> None:
-    """Compile what is missing of a program at the same time: most of the time goes to other processes (ptxas).
+def unbuilt(program: TritonProgram, target: str) -> list[TritonKernel]:
+    """The kernels of a program that have to be compiled before they are used; none where nothing may be compiled."""
+    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch
+    if capturing or triton_build.compile_refusal() is not None:
+        return []
+    kernels = {emitted.kernel: None for emitted in (*program.passes.values(), *program.lists.values())}
+    return [kernel for kernel in kernels if not triton_build.is_built(kernel, target)]
+
+
+def build_together(kernels: Sequence[TritonKernel], target: str) -> None:
+    """Compile kernels at the same time: the compiler lets other threads run for most of its work.
 
     Whatever cannot be built is left to whoever asks for it next, and raises there.
     """
-    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]  # torch
-    if capturing or triton_build.compile_refusal() is not None:
-        return
-    kernels = {emitted.kernel: None for emitted in (*program.passes.values(), *program.lists.values())}
 
     def build(kernel: TritonKernel) -> None:
         with suppress(AttnccError):
@@ -107,5 +118,11 @@ def _excess(built: triton_build.Built, program: TritonProgram, gluon: bool) -> f
     """How far a kernel is from fitting: its spills in bytes, or infinity where it cannot run."""
     if built.resources.shared > launch.shared_limit(built.target):
         return math.inf
-    allowed = FLOAT32_SPILLS if program.variant.problem.dtype == "float32" else GLUON_SPILLS if gluon else 0
+    allowed = GLUON_SPILLS if gluon else FLOAT32_SPILLS if _may_spill(program) else 0
     return built.resources.spills if built.resources.spills > allowed else 0
+
+
+def _may_spill(program: TritonProgram) -> bool:
+    problem = program.variant.problem
+    large = max(problem.head_dim, problem.value_dim) > SPILLING_HEADS
+    return problem.dtype == "float32" and large and program.variant.derivatives is not None

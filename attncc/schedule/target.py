@@ -42,7 +42,8 @@ class Problem:
     one is at hand: the pipeline draws `in_bounds` from them, the loads (by their number in the canonical spec, see
     `attncc.schedule.loads`) whose indices are proven, `plain`, those of them that are never negative, and `nonzero`,
     the divisions by what is not 0; all others are guarded. `gradients` is None where no backward pass is wanted.
-    `tile_q` and `tile_kv` are the caller's; `refine` asks to look inside the tiles that their test leaves open.
+    `tile_q` and `tile_kv` are the caller's; `refine` asks to look inside the tiles that their test leaves open. `tf32`
+    lets products of float32 round their factors to TF32, for a GPU that can (`has_tf32`).
     """
 
     dtype: str = "float32"
@@ -58,6 +59,7 @@ class Problem:
     tile_q: int | None = None
     tile_kv: int | None = None
     refine: bool = False
+    tf32: bool = False
     facts: Facts | None = None
 
     @property
@@ -79,6 +81,11 @@ class Target:
     arch: str | None = None
     gluon: bool = False
     fast_math: bool = False
+
+
+def has_tf32(arch: str | None) -> bool:
+    """Whether the matrix units of a GPU multiply float32 as TF32; the interpreter, which has no arch, takes it too."""
+    return arch is None or arch.startswith("sm_") or arch == "gfx942"
 
 
 TORCH_CPU = Target("torch", "cpu")

@@ -86,7 +86,7 @@ ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "backward_pairs": {
         64: ((64, 64, 4, 2), (64, 64, 8, 2), (64, 32, 4, 1), (32, 32, 4, 1)),
         128: ((64, 64, 8, 2), (64, 32, 8, 2), (32, 32, 4, 1)),
-        256: ((64, 32, 8, 2), (32, 32, 8, 1), (32, 32, 4, 1)),
+        256: ((64, 32, 8, 2), (32, 64, 8, 1), (32, 32, 8, 1), (32, 32, 4, 1), (16, 32, 4, 1)),
     },
 }
 #: Where query heads share key heads: the loop over them costs the pass over keys so many registers that the rows above
@@ -103,14 +103,45 @@ TABULATED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {128: ((64, 32, 4, 3), *ROWS["forward"][128])},
     "backward_kv": ROWS["backward_kv"],
 }
-#: For float32, whose products run on the ordinary units in full precision.
+#: For float32, whose products run on the ordinary units in full precision: the largest tiles that keep their values in
+#: registers (compiled for sm_90 and, last in each row, gfx942, Triton 3.6, 2026-11-24; not timed).
 WIDE_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
-    name: {
-        64: ((64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1)),
-        128: ((32, 32, 4, 2), (32, 32, 4, 1)),
-        256: ((32, 16, 4, 1), (16, 16, 4, 1)),
-    }
-    for name in ROWS
+    "forward": {
+        64: ((32, 32, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+        128: ((32, 32, 8, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+        256: ((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
+    },
+    "backward_q": {
+        64: ((32, 32, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+        128: ((32, 32, 16, 1), (32, 16, 8, 1), (16, 16, 8, 1)),
+        256: ((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
+    },
+    "backward_kv": {
+        64: ((32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
+        128: ((32, 32, 16, 1), (32, 16, 8, 1), (16, 16, 8, 1)),
+        256: ((16, 16, 8, 1), (16, 16, 4, 1)),
+    },
+    "backward_pairs": {
+        64: ((32, 32, 8, 1), (16, 16, 4, 1)),
+        128: ((32, 32, 16, 1), (16, 16, 8, 1)),
+        256: ((16, 16, 8, 1), (16, 16, 4, 1)),
+    },
+}
+#: For float32 whose products may round to TF32, on the matrix units; chosen in the same way, not timed.
+TF32_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
+    **{
+        name: {
+            64: ((128, 64, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 1)),
+            128: ((128, 32, 8, 2), (64, 32, 8, 2), (32, 32, 8, 1), (32, 32, 4, 1)),
+            256: ((32, 16, 4, 1), (16, 16, 4, 1)),
+        }
+        for name in ("forward", "backward_q", "backward_pairs")
+    },
+    "backward_kv": {
+        64: ((32, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 1)),
+        128: ((64, 32, 8, 2), (32, 32, 8, 1), (16, 16, 4, 1)),
+        256: ((32, 32, 8, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
+    },
 }
 #: KiB of shared memory that one program may have, by target.
 SHARED_LIMITS: Final = {
@@ -157,7 +188,7 @@ def rows_of(name: str, problem: Problem, tabulated: bool) -> tuple[Row, ...]:
     width = max(head_tile(problem.head_dim), head_tile(problem.value_dim))
     width = 64 if width <= 64 else 128 if width <= 128 else 256
     if problem.dtype == "float32":
-        return WIDE_ROWS[name][width]
+        return (TF32_ROWS if problem.tf32 else WIDE_ROWS)[name][width]
     tables = [TABULATED_ROWS] * tabulated + [GROUPED_ROWS] * (problem.heads != problem.kv_heads)
     return next((table[name][width] for table in tables if width in table.get(name, ())), ROWS[name][width])
 
@@ -188,9 +219,12 @@ def shared_bytes(row: Row, problem: Problem, name: str, pair_bytes: int = 0) -> 
 
 def _reasons(row: Row, problem: Problem, rows: tuple[Row, ...]) -> tuple[str, ...]:
     tile_q, tile_kv, warps, stages = row
-    first = "fastest of those measured that keep their values in registers"
+    first, where = "fastest of those measured that keep their values in registers", MEASURED
+    if problem.dtype == "float32":
+        first = "the largest of those compiled that keep their values in registers"
+        how = "rounded to TF32 on the matrix units" if problem.tf32 else "in full precision on the ordinary units"
+        where = f"float32 products {how}; not timed"
     why = first if row == rows[0] else "the fastest that fits this GPU's memory and registers"
-    where = MEASURED if problem.dtype != "float32" else "float32 products in full precision leave room for small tiles"
     return (f"tiles of {tile_q} queries x {tile_kv} keys, {warps} warps, {stages} stages: {why} ({where})",)
 
 

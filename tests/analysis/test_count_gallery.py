@@ -23,15 +23,8 @@ COUNTED = [
 ]
 #: A ladder of distances that double, over exp2 and log2: its rows are no lines.
 UNEVEN = {"radial"}
-#: Calls that take 1 ms, see tests/analysis/test_solving_cost.py; and those of masks whose strides do not divide a tile,
-#: where each pair of residues along rows and columns is a piece of its own.
-CALLS = 5_000
-COSTLIER = {
-    **dict.fromkeys(("axial_2d", "block_diffusion", "dilated_neighborhood_1d"), 25_000),
-    **dict.fromkeys(("draft_blocks", "fixed_summary", "halo_2d"), 10_000),
-    **dict.fromkeys(("neighborhood_3d", "strided_neighborhood_2d"), 10_000),
-    **{"strided": 60_000, "view_time": 75_000, "sliding_tile": 250_000},
-}
+#: Calls that take less than 1 ms, see tests/analysis/test_solving_cost.py.
+CALLS = 7_000
 MILLION = Grid(1 << 20, 1 << 20, 128, 128)
 
 
@@ -66,7 +59,7 @@ def test_counts_are_those_of_every_tile_tested(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in COUNTED if name not in UNEVEN])
-def test_a_million_tokens_cost_64_kib_and_mostly_a_millisecond(name: str) -> None:
+def test_a_million_tokens_cost_64_kib_and_a_millisecond(name: str) -> None:
     shape, inputs = SHAPES[name], values_of(name)
     count_tiles(shape, Grid(4096, 4096, 128, 128), inputs)
     tracemalloc.start()
@@ -78,5 +71,5 @@ def test_a_million_tokens_cost_64_kib_and_mostly_a_millisecond(name: str) -> Non
         assert tracemalloc.get_traced_memory()[1] < 64 * 1024
     finally:
         tracemalloc.stop()
-    assert made < COSTLIER.get(name, CALLS)
+    assert made < CALLS
     print(f"{name}: {made:,} calls")

@@ -11,7 +11,10 @@ import pytest
 
 from attncc.analysis.bands import summarize_mask
 from attncc.analysis.count import Grid, count_tiles, row_runs, rows
-from attncc.analysis.runs import Unsolvable, runs
+from attncc.analysis.quotients import Unsolvable
+from attncc.analysis.runs import runs
+from attncc.errors import UnsupportedError
+from tests.analysis.masks import Draw
 from tests.analysis.test_count import MASKS, WINDOW
 from tests.share import share
 
@@ -58,6 +61,24 @@ def test_tiles_are_those_of_the_rows_one_by_one(name: str) -> None:
         assert sum(run.count for run in found) == len(one_by_one)
         counts = count_tiles(shape, grid, inputs)
         assert (counts.full, counts.partial) == tuple(map(sum, zip(*one_by_one, strict=True)))
+
+
+def test_random_masks_are_counted_as_their_rows_one_by_one() -> None:
+    closed = 0
+    for seed in range(share(300)):
+        draw = Draw(seed, captures=False, floats=False)
+        r, shape = draw.random, summarize_mask(draw.mask())
+        grid = Grid(r.randrange(1, 400), r.randrange(1, 400), r.choice((1, 4, 16)), r.choice((1, 4, 8, 32)))
+        inputs = {**draw.inputs(), "w": r.randrange(1, 30), "s": r.randrange(1, 12)}
+        try:
+            one_by_one = [tuple(map(sum, zip(*rows(shape, grid, inputs), strict=True)))]
+        except (UnsupportedError, ZeroDivisionError, OverflowError, ValueError):
+            continue
+        counts = count_tiles(shape, grid, inputs)
+        assert [(counts.full, counts.partial)] == one_by_one, seed
+        closed += len(row_runs(shape, grid, inputs)) < -(-grid.q_len // grid.tile_q)
+    assert closed > share(300) // 3
+    print(f"in closed form: {closed} of {share(300)}")
 
 
 def test_a_million_tokens_cost_no_more_than_a_thousand() -> None:

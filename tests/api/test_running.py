@@ -47,13 +47,13 @@ def test_the_schedule_that_was_settled_is_shown():
     variant, own = attncc.loads(WINDOW), tensors(dim=24)
     slopes = torch.rand(2)
     kept = triton_attention.settle
-    triton_attention.settle = lambda program, device: program.rescheduled(program.schedules.choices("forward")[-1])
+    triton_attention.settle = lambda program, *_: program.rescheduled(program.schedules.choices("forward")[-1])
     try:
         variant(*own, slopes=slopes, backend="triton")
     finally:
         triton_attention.settle = kept
-    assert "TILES of 32 queries x 32 keys" in str(variant.explain(*own, slopes=slopes, backend="triton"))
-    assert "TILE_Q = tl.constexpr(32)" in variant.source(*own, slopes=slopes, backend="triton").split("def forward(")[0]
+    assert "TILES of 16 queries x 16 keys" in str(variant.explain(*own, slopes=slopes, backend="triton"))
+    assert "TILE_Q = tl.constexpr(16)" in variant.source(*own, slopes=slopes, backend="triton").split("def forward(")[0]
 
 
 def test_other_back_ends_show_their_own_text():

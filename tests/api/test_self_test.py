@@ -17,7 +17,7 @@ MISTAKES = (
     ("soft_cap", "forward", "1.0 - 2.0 /", "1.0 - 2.1 /"),
     ("causal", "backward_q", "(grad_weight - delta)", "(grad_weight + delta)"),
     ("causal", "backward_kv", "grad_k * scale", "grad_k"),
-    ("relative_bias", "backward_pairs", "(grad_weight - delta)", "(grad_weight + delta)"),
+    ("relative_bias", "backward_diagonal", "(grad_weight - delta)", "(grad_weight + delta)"),
 )
 RIGHT = ("causal", "alibi", "documents", "sliding_window", "relative_bias", "t5_bias", "windowed_soft_cap", "prefix_lm")
 

@@ -112,6 +112,39 @@ def test_captured_values_are_read_in_each_call():
         assert torch.equal(attncc.attention(*tensors, score_mod, mask_mod), wanted), change
 
 
+def test_a_call_that_is_ready_reads_what_functions_make_and_notices_when_it_changes(monkeypatch):
+    tensors, slopes, size = inputs(), torch.rand(4), 3
+
+    def score_mod(score, b, h, q_idx, kv_idx):
+        return score - (slopes * 2)[h] * (q_idx - kv_idx)
+
+    def mask_mod(b, h, q_idx, kv_idx):
+        return abs(q_idx - kv_idx) < size
+
+    variant = attncc.compile(score_mod, mask_mod)
+    for _ in range(3):
+        variant(*tensors)
+        attncc.attention(*tensors, score_mod, mask_mod)
+    with monkeypatch.context() as patch:
+        patch.setattr(warm, "_checked", None)  # such a call is looked up by its arguments alone
+        variant(*tensors)
+        attncc.attention(*tensors, score_mod, mask_mod)
+        with pytest.raises(TypeError):
+            variant(*tensors, scale=0.5)
+    for change in ("in place", "another number", "another kind of number", "another dtype"):
+        if change == "in place":
+            slopes.mul_(3)
+        elif change == "another number":
+            size = 7
+        elif change == "another kind of number":
+            size = 3.5
+        else:
+            slopes = slopes.double()
+        with Passing():
+            wanted = variant(*tensors)
+        assert all(torch.equal(variant(*tensors), wanted) for _ in range(3)), change
+
+
 def test_gradients_are_made_for_what_needs_them_now():
     variant, tensors = attncc.compile(mask_mod=causal), inputs()
     assert not variant(*tensors).requires_grad

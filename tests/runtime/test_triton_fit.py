@@ -37,8 +37,9 @@ def test_kernels_of_a_pass_are_compiled_at_the_same_time(monkeypatch):
         together.wait(60)  # breaks if one waits for another
         seen.append(kernel.entry)
 
+    monkeypatch.setattr(triton_build, "is_built", lambda kernel, target: kernel.entry == "nothing")
     monkeypatch.setattr(triton_build, "build", build)
-    triton_fit.build_together(own, "sm_80")
+    triton_fit.build_together(triton_fit.unbuilt(own, "sm_80"), "sm_80")
     assert sorted(seen) == ["backward_kv", "backward_q", "prepare"]
 
 
@@ -47,7 +48,7 @@ def test_what_cannot_be_built_is_left_to_whoever_asks_for_it(monkeypatch):
         raise CompileError("refused")
 
     monkeypatch.setattr(triton_build, "build", build)
-    triton_fit.build_together(program(), "sm_80")
+    triton_fit.build_together([each.kernel for each in program().passes.values()], "sm_80")
     with pytest.raises(CompileError, match="refused"):
         triton_fit.settle_for(program(), "sm_80", build)
 
@@ -55,8 +56,22 @@ def test_what_cannot_be_built_is_left_to_whoever_asks_for_it(monkeypatch):
 def test_nothing_is_compiled_ahead_while_a_graph_is_captured(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    monkeypatch.setattr(triton_build, "build", lambda kernel, target: pytest.fail("it was built"))
-    triton_fit.build_together(program(), "sm_80")
+    assert triton_fit.unbuilt(program(), "sm_80") == []
+
+
+def test_only_what_is_missing_is_compiled_ahead_and_announced(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(triton_fit.launch, "target_of", lambda index: "sm_80")
+    monkeypatch.setattr(triton_fit, "settle_for", lambda program, target: program)
+    compiled, announced, missing = [], [], ["backward_q"]
+    monkeypatch.setattr(triton_build, "is_built", lambda kernel, target: kernel.entry not in missing)
+    monkeypatch.setattr(triton_build, "build", lambda kernel, target: compiled.append(kernel.entry))
+    device, own = torch.device("cuda", 0), program()
+    triton_fit.settle(own, device, lambda program, device: announced.append((program, device)))
+    missing.clear()
+    triton_fit.settle(own, device, lambda program, device: announced.append((program, device)))
+    assert compiled == ["backward_q"]
+    assert announced == [(own, "cuda:0")]
 
 
 def test_a_schedule_that_spills_gives_way_to_the_next():
@@ -73,5 +88,16 @@ def test_a_misfit_says_why():
     assert triton_fit.misfit(own, "backward_q", "sm_80", lambda kernel, target: built(spills=8)) == "spills 8 bytes"
     large = triton_fit.misfit(own, "backward_q", "sm_80", lambda kernel, target: built(shared=1 << 20))
     assert large == "needs 1048576 bytes of shared memory"
-    wide = replace(own, variant=replace(own.variant, problem=replace(PROBLEM, dtype="float32")))
-    assert triton_fit.misfit(wide, "backward_q", "sm_80", lambda kernel, target: built(spills=64)) is None
+
+
+def test_only_float32_kernels_backward_with_large_heads_may_spill_and_little():
+    own = program()
+
+    def spilling(spills, **changes):
+        wide = replace(own, variant=replace(own.variant, problem=replace(PROBLEM, **changes)))
+        return triton_fit.misfit(wide, "backward_q", "sm_80", lambda kernel, target: built(spills=spills)) is None
+
+    assert spilling(64, dtype="float32", head_dim=256)
+    assert not spilling(72, dtype="float32", head_dim=256)
+    assert not spilling(8, dtype="float32", head_dim=128)
+    assert not spilling(8, head_dim=256)

@@ -278,7 +278,7 @@ def common_values(draft: Draft, schedule: AnySchedule, docstring: Sequence[str])
         "value_dim": problem.value_dim,
         "head_tile": head_tile(problem.head_dim),
         "value_tile": head_tile(problem.value_dim),
-        "precision": '"ieee"' if problem.dtype == "float32" else '"tf32"',  # of float32 products only
+        "precision": '"tf32"' if problem.tf32 else '"ieee"',  # of products of float32; others are exact
     }
 
 

@@ -98,6 +98,22 @@ def weights(tensor: Tensor) -> Tensor:
     return (numbers * 64).round().view(tensor.shape) / 64
 
 
+def within_nan(tensor: Tensor, units: int) -> Tensor:
+    """The same numbers as part of a larger tensor that holds NaN, or the least int, before and behind them.
+
+    Where `units` is 16, addresses and strides stay multiples of 16.
+    """
+    if not tensor.dim():
+        return tensor
+    *sizes, last = tensor.shape
+    worst = math.nan if tensor.is_floating_point() else torch.tensor(-(2**30)).to(tensor.dtype).item()
+    whole = torch.full(
+        [*(size + 2 * units for size in sizes), (last // units + 2) * units], worst, dtype=tensor.dtype
+    ).to(tensor.device)
+    part = whole[tuple(slice(units, units + size) for size in sizes)][..., :last]
+    return part.copy_(tensor.detach()).requires_grad_(tensor.requires_grad)
+
+
 @contextmanager
 def nan_filled() -> Iterator[None]:
     """What torch.empty makes in this block is NaN, or the least int."""

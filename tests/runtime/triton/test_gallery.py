@@ -47,3 +47,26 @@ def test_variant_agrees_with_the_reference(name, shape, dtype):
         if not each <= most
     ]
     assert not wrong, ", ".join(wrong)
+
+
+def around() -> list[str]:
+    """A seeded half of this run's share of the gallery."""
+    every = list(gallery())
+    return random.Random(SEED + 1).sample(every, max(4, round(len(every) * SHARE / 2)))
+
+
+@interpreted
+@pytest.mark.parametrize("name", around())
+def test_what_lies_around_tensors_is_never_read(name):
+    import torch
+
+    from tests.runtime.triton.cases import gallery_case, outcome, triton, within_nan
+
+    torch.set_num_threads(1)
+    case = gallery_case(name, 19, batch=1, heads=2, group=2)
+    own, captures = case.tensors(torch.float32)
+    plain = outcome(triton(case, (16, 16)), own, captures)
+    for units in (16, 3):  # strides and addresses that are multiples of 16, and others
+        within = outcome(triton(case, (16, 16)), *([within_nan(t, units) for t in each] for each in (own, captures)))
+        for a, b in zip(plain, within, strict=True):
+            assert (a is None and b is None) or torch.equal(a.nan_to_num(), b.nan_to_num())

@@ -26,7 +26,7 @@ def seeds(part):
     return range(part * each, (part + 1) * each)
 
 
-def outcome(problem):
+def outcome(problem, device="cpu"):
     """How far the kernels are from the reference, or None where they cannot be compared."""
     import math
 
@@ -50,7 +50,9 @@ def outcome(problem):
         options = {"tile_q": 16, "tile_kv": 16, "check_bounds": False, "backend": "triton"}
         scale = 1 / math.sqrt(q.shape[-1])
         k, v = (t.expand(q.shape[0], -1, -1, -1) for t in (k, v))
-        return op.attend(text, q, k, v, captures, problem.parameters, scale=scale, **options)
+        there = [t.to(device) for t in (q, k, v, *captures)]
+        found = op.attend(text, *there[:3], there[3:], problem.parameters, scale=scale, **options)
+        return tuple(t.cpu() for t in found)
 
     found = measure(call, problem.values(torch.float32, grad=True))
     return worst(found, measure_reference(problem, torch.float32))

@@ -118,11 +118,11 @@ def backward_q(
         kv_row = kv_start + tl.arange(0, TILE_KV)
         k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
         v_tile = tl.load(v_base + kv_row[:, None] * v_stride_n + value_dims[None, :])
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
         weight = tl.exp2(dot * scale_log2 - lse2)
-        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="tf32")
+        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
-        grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="tf32")
+        grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     # tiles that the mask cuts, or that reach past the end
     for step in tl.range(0, tl.cdiv(kv_len, TILE_KV) - full_count):
@@ -139,12 +139,12 @@ def backward_q(
             mask=(kv_row < kv_len)[:, None],
             other=0.0,
         )
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
         weight = tl.exp2(dot * scale_log2 - lse2)
         weight = tl.where(in_range, weight, 0.0)
-        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="tf32")
+        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
-        grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="tf32")
+        grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     dq_base = grad_q_ptr + b.to(tl.int64) * dq_stride_b + h.to(tl.int64) * dq_stride_h
     dq_base += q_start.to(tl.int64) * dq_stride_n
@@ -240,12 +240,12 @@ def backward_kv(
             do_tile = tl.load(do_base + q_row[:, None] * do_stride_n + value_dims[None, :])
             lse2 = tl.load(lse2_ptr + head_rows + q_row)[None, :]
             delta = tl.load(delta_ptr + head_rows + q_row)[None, :]
-            dot = tl.dot(k_tile, q_tile.T, input_precision="tf32")  # [TILE_KV, TILE_Q]
+            dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
             weight = tl.exp2(dot * scale_log2 - lse2)
-            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="tf32")
-            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="tf32")
+            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
+            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
-            grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="tf32")
+            grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
         # tiles that the mask cuts, or that reach past the end
         for step in tl.range(0, tl.cdiv(q_len, TILE_Q) - full_count):
@@ -264,13 +264,13 @@ def backward_kv(
             )
             lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[None, :]
             delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[None, :]
-            dot = tl.dot(k_tile, q_tile.T, input_precision="tf32")  # [TILE_KV, TILE_Q]
+            dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
             weight = tl.exp2(dot * scale_log2 - lse2)
             weight = tl.where(in_range, weight, 0.0)
-            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="tf32")
-            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="tf32")
+            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
+            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
-            grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="tf32")
+            grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
     dk_base = grad_k_ptr + b.to(tl.int64) * dk_stride_b + kv_head.to(tl.int64) * dk_stride_h
     dk_base += kv_start.to(tl.int64) * dk_stride_n

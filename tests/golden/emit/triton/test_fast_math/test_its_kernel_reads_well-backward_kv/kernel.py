@@ -88,15 +88,15 @@ def backward_kv(
             do_tile = tl.load(do_base + q_row[:, None] * do_stride_n + value_dims[None, :])
             lse2 = tl.load(lse2_ptr + head_rows + q_row)[None, :]
             delta = tl.load(delta_ptr + head_rows + q_row)[None, :]
-            dot = tl.dot(k_tile, q_tile.T, input_precision="tf32")  # [TILE_KV, TILE_Q]
+            dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
             score = dot * scale
             score_tanh = fast_tanh(score / 30.0)  # <string>:3
             weight = tl.exp2(43.2808512266689 * score_tanh - lse2)
-            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="tf32")
-            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="tf32")
+            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
+            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
             grad_dot = grad_score * ((1.0 - score_tanh * score_tanh) * 30.0 / 30.0)
-            grad_k = tl.dot(grad_dot.to(q_tile.dtype), q_tile, grad_k, input_precision="tf32")
+            grad_k = tl.dot(grad_dot.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
         # tiles that the mask cuts, or that reach past the end
         for step in tl.range(0, tl.cdiv(q_len, TILE_Q) - full_count):
@@ -115,16 +115,16 @@ def backward_kv(
             )
             lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[None, :]
             delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[None, :]
-            dot = tl.dot(k_tile, q_tile.T, input_precision="tf32")  # [TILE_KV, TILE_Q]
+            dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
             score = dot * scale
             score_tanh_2 = fast_tanh(score / 30.0)  # <string>:3
             weight = tl.exp2(43.2808512266689 * score_tanh_2 - lse2)
             weight = tl.where(in_range, weight, 0.0)
-            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="tf32")
-            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="tf32")
+            grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
+            grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
             grad_dot = tl.where(weight != 0.0, grad_score * ((1.0 - score_tanh_2 * score_tanh_2) * 30.0 / 30.0), 0.0)
-            grad_k = tl.dot(grad_dot.to(q_tile.dtype), q_tile, grad_k, input_precision="tf32")
+            grad_k = tl.dot(grad_dot.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
     dk_base = grad_k_ptr + b.to(tl.int64) * dk_stride_b + kv_head.to(tl.int64) * dk_stride_h
     dk_base += kv_start.to(tl.int64) * dk_stride_n

@@ -79,14 +79,14 @@ def backward_q(
         kv_row = kv_start + tl.arange(0, TILE_KV)
         k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
         v_tile = tl.load(v_base + kv_row[:, None] * v_stride_n + value_dims[None, :])
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
         score = dot * scale
         score_tanh = fast_tanh(score / 30.0)  # <string>:3
         weight = tl.exp2(43.2808512266689 * score_tanh - lse2)
-        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="tf32")
+        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
         grad_dot = grad_score * ((1.0 - score_tanh * score_tanh) * 30.0 / 30.0)
-        grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="tf32")
+        grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     # tiles that the mask cuts, or that reach past the end
     for step in tl.range(0, tl.cdiv(kv_len, TILE_KV) - full_count):
@@ -103,15 +103,15 @@ def backward_q(
             mask=(kv_row < kv_len)[:, None],
             other=0.0,
         )
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
         score = dot * scale
         score_tanh_2 = fast_tanh(score / 30.0)  # <string>:3
         weight = tl.exp2(43.2808512266689 * score_tanh_2 - lse2)
         weight = tl.where(in_range, weight, 0.0)
-        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="tf32")
+        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
         grad_dot = tl.where(weight != 0.0, grad_score * ((1.0 - score_tanh_2 * score_tanh_2) * 30.0 / 30.0), 0.0)
-        grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="tf32")
+        grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     dq_base = grad_q_ptr + b.to(tl.int64) * dq_stride_b + h.to(tl.int64) * dq_stride_h
     dq_base += q_start.to(tl.int64) * dq_stride_n

@@ -70,7 +70,7 @@ def forward(
         kv_start = step * TILE_KV
         kv_row = kv_start + tl.arange(0, TILE_KV)
         k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
         score = dot * scale
         exponent = 43.2808512266689 * fast_tanh(score / 30.0)
         new_max = tl.maximum(row_max, tl.max(exponent, 1))
@@ -80,7 +80,7 @@ def forward(
         row_sum = row_sum * decay + tl.sum(weight, 1)
         acc = acc * decay[:, None]
         v_tile = tl.load(v_base + kv_row[:, None] * v_stride_n + value_dims[None, :])
-        acc = tl.dot(weight.to(v_tile.dtype), v_tile, acc, input_precision="tf32")
+        acc = tl.dot(weight.to(v_tile.dtype), v_tile, acc, input_precision="ieee")
         row_max = new_max
 
     # tiles that the mask cuts, or that reach past the end
@@ -93,7 +93,7 @@ def forward(
             mask=(kv_row < kv_len)[:, None],
             other=0.0,
         )
-        dot = tl.dot(q_tile, k_tile.T, input_precision="tf32")  # [TILE_Q, TILE_KV]
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
         score = dot * scale
         exponent = 43.2808512266689 * fast_tanh(score / 30.0)
         exponent = tl.where(in_range, exponent, float("-inf"))
@@ -108,7 +108,7 @@ def forward(
             mask=(kv_row < kv_len)[:, None],
             other=0.0,
         )
-        acc = tl.dot(weight.to(v_tile.dtype), v_tile, acc, input_precision="tf32")
+        acc = tl.dot(weight.to(v_tile.dtype), v_tile, acc, input_precision="ieee")
         row_max = new_max
 
     empty = row_sum == 0.0  # no visible key: out is 0 and lse -inf

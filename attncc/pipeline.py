@@ -23,6 +23,7 @@ from attncc.errors import UnsupportedError
 from attncc.ir import SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
 from attncc.passes import derive, lift, simplify
+from attncc.passes.gather import gather
 from attncc.passes.order import ordered
 from attncc.schedule import (
     Gradients,
@@ -265,9 +266,11 @@ def _derivatives(canonical: AttentionSpec, gradients: Gradients) -> Derivatives:
     reads = [
         e for e in postorder(canonical.score) if e.op is Op.LOAD and e.scalar is Scalar.FLOAT and e.value in wanted
     ]
-    by_load = {read: simplify(derive(canonical.score, read)) for read in reads}
+    written = frozenset(postorder(canonical.score))
+    by_load = {read: gather(simplify(derive(canonical.score, read)), written) for read in reads}
     by_load = {read: derivative for read, derivative in by_load.items() if derivative is not const(0.0)}
-    return Derivatives(simplify(derive(canonical.score, SCORE)), by_load, gradients, names)
+    by_score = gather(simplify(derive(canonical.score, SCORE)), written)
+    return Derivatives(by_score, by_load, gradients, names)
 
 
 def _see(observe: Observe, stage: str, function: Callable[Given, Result]) -> Callable[Given, Result]:

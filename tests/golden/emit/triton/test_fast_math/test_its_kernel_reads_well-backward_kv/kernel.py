@@ -95,7 +95,7 @@ def backward_kv(
             grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
             grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
-            grad_dot = grad_score * ((1.0 - score_tanh * score_tanh) * 30.0 / 30.0)
+            grad_dot = grad_score * (1.0 - score_tanh * score_tanh)
             grad_k = tl.dot(grad_dot.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
         # tiles that the mask cuts, or that reach past the end
@@ -123,7 +123,7 @@ def backward_kv(
             grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
             grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
-            grad_dot = tl.where(weight != 0.0, grad_score * ((1.0 - score_tanh_2 * score_tanh_2) * 30.0 / 30.0), 0.0)
+            grad_dot = tl.where(weight != 0.0, grad_score * (1.0 - score_tanh_2 * score_tanh_2), 0.0)
             grad_k = tl.dot(grad_dot.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
     dk_base = grad_k_ptr + b.to(tl.int64) * dk_stride_b + kv_head.to(tl.int64) * dk_stride_h

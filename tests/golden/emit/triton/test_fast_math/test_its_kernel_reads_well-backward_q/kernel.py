@@ -85,7 +85,7 @@ def backward_q(
         weight = tl.exp2(43.2808512266689 * score_tanh - lse2)
         grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
-        grad_dot = grad_score * ((1.0 - score_tanh * score_tanh) * 30.0 / 30.0)
+        grad_dot = grad_score * (1.0 - score_tanh * score_tanh)
         grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     # tiles that the mask cuts, or that reach past the end
@@ -110,7 +110,7 @@ def backward_q(
         weight = tl.where(in_range, weight, 0.0)
         grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
-        grad_dot = tl.where(weight != 0.0, grad_score * ((1.0 - score_tanh_2 * score_tanh_2) * 30.0 / 30.0), 0.0)
+        grad_dot = tl.where(weight != 0.0, grad_score * (1.0 - score_tanh_2 * score_tanh_2), 0.0)
         grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     dq_base = grad_q_ptr + b.to(tl.int64) * dq_stride_b + h.to(tl.int64) * dq_stride_h

@@ -16,7 +16,7 @@ from typing import Final
 from attncc.emit.gradients import Derivatives, is_fragile
 from attncc.emit.kernel import Argument
 from attncc.emit.names import Namer
-from attncc.emit.printer import Line, Text
+from attncc.emit.printer import Line, Place, Text
 from attncc.emit.render import escaped
 from attncc.emit.spelling import LOOSEST
 from attncc.emit.templates import identifiers
@@ -102,6 +102,7 @@ class Draft:
         leaves = {**LEAVES, **self.parameters, **self.sizes()}
         self.printer = TritonPrinter(namer, leaves, self.captures, origins, guarded.approximate)
         self.printer.tables = {} if readable else self.names
+        self.scales: dict[Expr, str] = {}  # what multiplies dot products in the place of score and a number
 
     def sizes(self) -> dict[str, str]:
         """What guards call the sizes of captures, and what they are called in the kernel."""
@@ -197,10 +198,12 @@ def _draw_loop(
     place = body("partial" if masked else "full")
     chain = (ONCE, rows(owned), place)
     visible = [spec.mask] if masked and spec.mask.op is not Op.CONST else []
-    used = postorder(exponent, *by_load.values(), *flows)
+    outer = (exponent, *by_load.values(), *flows)
+    used = postorder(*outer)
     if SCORE_LOG2 in used and exponent is not SCORE_LOG2:
         printer.say(place, "score_log2 = dot * scale_log2")
-    if SCORE in used:
+    scaled = _scale_arguments(draft, place, used)
+    if SCORE in outer or any(SCORE in e.args for e in used if e not in scaled):
         printer.say(place, "score = dot * scale")
     roots = () if exponent is SCORE_LOG2 else (exponent,)
     texts = printer.print(chain, *roots, *by_load.values(), *flows, named=visible)
@@ -220,6 +223,25 @@ def _draw_loop(
         "gradients": gradients,
         "grad_dot": grad_dot,
     }
+
+
+def _scale_arguments(draft: Draft, place: Place, used: Sequence[Expr]) -> set[Expr]:
+    """The arguments of approximate functions that are the score times or by a number, which the scale then takes."""
+    approximate, printer = draft.guarded.approximate, draft.printer
+    found = {
+        arg
+        for arg in (function.args[0] for function in used if function in approximate)
+        if arg.op in (Op.MUL, Op.DIV) and arg.args[0] is SCORE and arg.args[1].op is Op.CONST
+        if all(user in approximate for user in used if arg in user.args)
+    }
+    for arg in (each for each in used if each in found):
+        if arg not in draft.scales:
+            draft.scales[arg] = printer.namer.take("inner_scale")
+            sign = "*" if arg.op is Op.MUL else "/"
+            number = printer.spelling.number(arg.args[1].value)  # type: ignore[arg-type]  # of a constant
+            printer.say(ONCE, f"{draft.scales[arg]} = scale {sign} {number}")
+        printer.bound[place.name, arg] = Text(f"dot * {draft.scales[arg]}", Level.PRODUCT)
+    return found
 
 
 def _tile(draft: Draft, exponent: Expr, text: Text) -> str:

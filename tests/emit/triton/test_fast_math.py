@@ -80,7 +80,7 @@ def test_what_is_not_of_the_score_is_exact_beside_it():
     text = emitted("forward", BOTH).source.text
     assert text.count("def tanh(x):") == text.count("def fast_tanh(x):") == 1
     assert " tanh(kv_idx.to(tl.float32) * 0.1)" in text
-    assert " fast_tanh(score / 30.0)" in text
+    assert " fast_tanh(dot * inner_scale)" in text
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,24 @@ def test_it_is_one_instruction(arch, gluon, fast):
     assert kernel.gluon is gluon
     ptx = str(triton_build._compile(kernel, arch)[0]["ptx"])
     assert ("tanh.approx.f32" in ptx) is fast
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "taken"),
+    [
+        ("30.0 * tanh(score / 30.0)", "inner_scale = scale / 30.0", True),
+        ("30.0 * tanh(score * -0.5)", "inner_scale = scale * -0.5", True),
+        ("30.0 * tanh(score)", "score = dot * scale", False),
+        ("30.0 * tanh(score / 30.0) + score", "inner_scale = scale / 30.0", True),
+        ("30.0 * tanh(score / 30.0) + abs(score / 30.0)", "score = dot * scale", False),  # its value is used elsewhere
+        ("30.0 * tanh((score + q_idx) / 30.0)", "score = dot * scale", False),
+    ],
+)
+def test_the_scale_takes_the_number_inside(body, line, taken):
+    text = f"attn 1\nattention a:\n  score = {body}\n"
+    for name in PASSES:
+        found = emitted(name, text).source.text
+        assert line in found
+        assert ("fast_tanh(dot * inner_scale)" in found) is taken
+        assert found.count("inner_scale = ") == taken
+        assert ("score = dot * scale" in found) is not taken

@@ -71,6 +71,7 @@ def backward_q(
     lse2 = tl.load(lse2_ptr + at, mask=q_row < q_len, other=float("inf"))[:, None]
     delta = tl.load(delta_ptr + at, mask=q_row < q_len, other=0.0)[:, None]
     grad_q = tl.zeros([TILE_Q, HEAD_TILE], tl.float32)
+    inner_scale = scale / 30.0
     full_count = kv_len // TILE_KV
 
     # tiles that are visible as a whole
@@ -80,8 +81,7 @@ def backward_q(
         k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
         v_tile = tl.load(v_base + kv_row[:, None] * v_stride_n + value_dims[None, :])
         dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
-        score = dot * scale
-        score_tanh = fast_tanh(score / 30.0)  # <string>:3
+        score_tanh = fast_tanh(dot * inner_scale)  # <string>:3
         weight = tl.exp2(43.2808512266689 * score_tanh - lse2)
         grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
@@ -104,8 +104,7 @@ def backward_q(
             other=0.0,
         )
         dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
-        score = dot * scale
-        score_tanh_2 = fast_tanh(score / 30.0)  # <string>:3
+        score_tanh_2 = fast_tanh(dot * inner_scale)  # <string>:3
         weight = tl.exp2(43.2808512266689 * score_tanh_2 - lse2)
         weight = tl.where(in_range, weight, 0.0)
         grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")

@@ -63,6 +63,7 @@ def forward(
     row_max = tl.full([TILE_Q], float("-inf"), tl.float32)
     row_sum = tl.zeros([TILE_Q], tl.float32)
     acc = tl.zeros([TILE_Q, VALUE_TILE], tl.float32)
+    inner_scale = scale / 30.0
     full_count = kv_len // TILE_KV
 
     # tiles that are visible as a whole
@@ -71,8 +72,7 @@ def forward(
         kv_row = kv_start + tl.arange(0, TILE_KV)
         k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
         dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
-        score = dot * scale
-        exponent = 43.2808512266689 * fast_tanh(score / 30.0)
+        exponent = 43.2808512266689 * fast_tanh(dot * inner_scale)
         new_max = tl.maximum(row_max, tl.max(exponent, 1))
         shift = new_max
         weight = tl.exp2(exponent - shift[:, None])
@@ -94,8 +94,7 @@ def forward(
             other=0.0,
         )
         dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
-        score = dot * scale
-        exponent = 43.2808512266689 * fast_tanh(score / 30.0)
+        exponent = 43.2808512266689 * fast_tanh(dot * inner_scale)
         exponent = tl.where(in_range, exponent, float("-inf"))
         new_max = tl.maximum(row_max, tl.max(exponent, 1))
         shift = tl.where(new_max == float("-inf"), 0.0, new_max)  # a row that has seen no key yet

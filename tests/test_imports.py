@@ -48,6 +48,12 @@ def test_the_errors_and_settings_load_no_heavy_library():
     assert not {name.split(".")[0] for name in modules} & set(HEAVY)
 
 
+def test_calls_load_no_grammar_and_no_reports():
+    loaded = run("-c", "import attncc, sys; attncc.attention; print(*sys.modules)").split()
+    assert not {name.split(".")[0] for name in loaded} & {"sympy", "lark", "matplotlib", "typer", "rich"}
+    assert [name for name in loaded if name.startswith(("attncc.report", "attncc.commands"))] == []
+
+
 def test_import_is_quick():
     # The machine is shared, so the processor's time counts, not the clock's, and the best of several runs.
     code = "import time; start = time.process_time(); import attncc; print(time.process_time() - start)"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from attncc.analysis.affine import Projection
+from attncc.analysis.agreement import check_agreement
 from attncc.analysis.bounds import Walk
 from attncc.analysis.numbers import Value
 from attncc.analysis.solver import Solver
@@ -78,8 +79,22 @@ MaskShape = Dense | Bands | Tabulated
 
 
 def summarize_mask(mask: Expr) -> MaskShape:
-    """What a kernel must visit, as closed forms. LanguageError if a parameter has a reserved name."""
+    """What a kernel must visit, as closed forms, checked against classification by intervals. LanguageError if a
+    parameter has a reserved name."""
     solver = Solver(mask)
+    shape = _summarized(mask, solver)
+    sides = (_whole(KV_LEN), _whole(Q_LEN)) if isinstance(shape, Dense) else (shape.kv_ranges, shape.q_ranges)
+    kv, q = ([(r.start, r.stop, r.full_start, r.full_stop, r.when) for r in ranges] for ranges in sides)
+    check_agreement(mask, (shape.test.visit, shape.test.full), kv, q, solver.remainders.positive)
+    return shape
+
+
+def _whole(size: Expr) -> tuple[Range, ...]:
+    """All positions, as a range."""
+    return (Range(const(0), size, const(0), const(0)),)
+
+
+def _summarized(mask: Expr, solver: Solver) -> MaskShape:
     terms = solver.rough()
     union = None if terms is None else solver.solve(terms)
     test = solver.test(union)
@@ -87,8 +102,7 @@ def summarize_mask(mask: Expr) -> MaskShape:
         return Dense(True, test)
     assume = solver.assume
     if union is None:
-        whole = (Range(const(0), KV_LEN, const(0), const(0)),), (Range(const(0), Q_LEN, const(0), const(0)),)
-        return Tabulated(*whole, test, "the mask has too many cases to be solved", assume)
+        return Tabulated(_whole(KV_LEN), _whole(Q_LEN), test, "the mask has too many cases to be solved", assume)
     kv_apart, q_apart = arranged(solver.numbers, union.kv), arranged(solver.numbers, union.q)
     kv_ranges = _guarded(
         solver.numbers, _hull(solver.numbers, union.kv, KV_LEN) if kv_apart is None else kv_apart, assume, KV_LEN

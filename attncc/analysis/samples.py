@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from attncc.analysis.linear import Form
@@ -17,7 +17,8 @@ from attncc.ir import Expr, Op
 from attncc.ir.evaluate import EVALUATE
 
 #: batch, heads, q_len, kv_len, and where a tile of each side starts and ends.
-_CALLS: Final = (
+Call = tuple[int, int, int, int, tuple[int, int], tuple[int, int]]
+CALLS: Final[tuple[Call, ...]] = (
     (3, 5, 1000, 1000, (256, 383), (384, 511)),
     (2, 8, 700, 3000, (0, 15), (64, 127)),
     (1, 1, 40, 9, (37, 39), (0, 0)),
@@ -30,20 +31,46 @@ _CALLS: Final = (
 #: What parameters are: any number, many small ones.
 _PARAMETERS: Final = (0, 1, 2, 3, 4, 7, 16, 60, 128, 1000, 5000, 200_000, -1, -6, -300, 12)
 _DIVISORS: Final = tuple(value for value in _PARAMETERS if value > 0)
-_ZEROS: Final = (0,) * len(_CALLS)
+#: Operations on whole numbers and Bools that are known in every call; division by 0 is not.
+_WHOLE: Final[Mapping[Op, Callable[..., Any]]] = {
+    Op.ADD: operator.add,
+    Op.SUB: operator.sub,
+    Op.MUL: operator.mul,
+    Op.NEG: operator.neg,
+    Op.ABS: abs,
+    Op.MIN: min,
+    Op.MAX: max,
+    Op.FLOORDIV: operator.floordiv,
+    Op.MOD: operator.mod,
+    Op.LT: operator.lt,
+    Op.LE: operator.le,
+    Op.GT: operator.gt,
+    Op.GE: operator.ge,
+    Op.EQ: operator.eq,
+    Op.NE: operator.ne,
+    Op.AND: operator.and_,
+    Op.OR: operator.or_,
+    Op.NOT: operator.not_,
+    Op.WHERE: lambda condition, a, b: a if condition else b,
+}
 
 
 class Samples:
     """Values of atoms in each call. `positive` are taken to be at least 1, `ordered` maps a value to a smaller one."""
 
-    def __init__(self, ordered: Mapping[Expr, Expr], positive: Iterable[Expr] = ()) -> None:
+    def __init__(
+        self, ordered: Mapping[Expr, Expr], positive: Iterable[Expr] = (), calls: tuple[Call, ...] = CALLS
+    ) -> None:
+        self.calls = calls
+        self.zeros = (0,) * len(calls)
         self.ordered = dict(ordered)
         self.positive = frozenset(positive)
         self.known: dict[Expr, tuple[float, ...]] = {}
+        self.unknown: set[Expr] = set()
 
     def refute(self, form: Form) -> bool:
         """Whether form >= 0 is wrong in one of the calls."""
-        return True in map(operator.lt, self.sums(form), _ZEROS)
+        return True in map(operator.lt, self.sums(form), self.zeros)
 
     def refute_order(self, smaller: Expr, larger: Expr) -> bool:
         """Whether smaller <= larger is wrong in one of the calls."""
@@ -51,7 +78,7 @@ class Samples:
 
     def sums(self, form: Form) -> list[float]:
         """The form in each call."""
-        totals: list[float] = [form.constant] * len(_CALLS)
+        totals: list[float] = [form.constant] * len(self.calls)
         for product, count in form.terms.items():
             values = self.values(product[0])
             for atom in product[1:]:
@@ -70,8 +97,21 @@ class Samples:
                     stack += pending
                 else:
                     each = stack.pop()
-                    self.known[each] = tuple(self._value(each, call) for call in range(len(_CALLS)))
+                    self.known[each] = self._values(each)
             found = self.known[expr]
+        return found
+
+    def _values(self, expr: Expr) -> tuple[float, ...]:
+        if expr.op in _WHOLE and not self.unknown.intersection(expr.args) and expr not in self.positive:
+            try:
+                return tuple(map(_WHOLE[expr.op], *(self.known[arg] for arg in expr.args)))
+            except ZeroDivisionError:
+                pass
+        if expr.op is Op.CONST and isinstance(expr.value, int):
+            return (expr.value,) * len(self.calls)
+        found = tuple(self._value(expr, call) for call in range(len(self.calls)))
+        if any(value != value for value in found):
+            self.unknown.add(expr)
         return found
 
     def _value(self, expr: Expr, call: int) -> float:
@@ -94,7 +134,7 @@ class Samples:
         return value if isinstance(value, int) and (expr not in self.positive or value >= 1) else math.nan
 
     def _leaf(self, expr: Expr, call: int) -> float:
-        batch, heads, q_len, kv_len, q, kv = _CALLS[call]
+        batch, heads, q_len, kv_len, q, kv = self.calls[call]
         name, draw = str(expr.value), random.Random(f"{call} {expr.value}")
         sizes = {"batch": batch, "heads": heads, "q_len": q_len, "kv_len": kv_len}
         below = {"b": (0, batch - 1), "h": (0, heads - 1), "q_idx": q, "kv_idx": kv}

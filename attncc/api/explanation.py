@@ -17,6 +17,7 @@ from attncc.ir import TRUE, AttentionSpec, Expr, Op, Scalar, postorder, print_ex
 from attncc.passes import lift, simplify
 from attncc.report import explain as report
 from attncc.runtime import tiles
+from attncc.schedule.gluon import ONE_PASS
 
 SKIP, PARTIAL, FULL = 0, 1, 2
 MAX_HEADS = 64
@@ -47,7 +48,7 @@ def explain_call(call: Call) -> report.Explanation:
         captures=tuple(_captures(call, found)),
         schedule=tuple(dict.fromkeys(reason for each in runs for reason in each.reasons)) or found.schedule.reasons,
         copies=tuple(_copies(call)),
-        deterministic=_determinism(reference),
+        deterministic=_determinism(reference, runs),
         watched=_watched(call),
         notes=(*_notes(counted, bands, reference), *_approximations(runs)),
     )
@@ -224,9 +225,14 @@ def _copies(call: Call) -> Iterator[str]:
             yield f"{name} in each call, because its last dimension is not contiguous (strides {tensor.stride()})"
 
 
-def _determinism(reference: bool) -> str:
+def _determinism(reference: bool, runs: Sequence[Running]) -> str:
     if reference:
         return "as torch's own dense operations are"
+    if any(ONE_PASS in each.program.passes for each in runs):
+        return (
+            "all but the gradient of q, to which programs add in any order; deterministic=True takes two passes, whose "
+            "results are summed in one fixed order"
+        )
     return "yes: every result is summed in one fixed order"
 
 

@@ -9,7 +9,7 @@ graph is traced like any other Python function and gives way to the operators of
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from attncc.api.inputs import check_inputs
 from attncc.api.options import Options
-from attncc.api.program import Function
+from attncc.api.program import Function, Reading
 from attncc.api.subgraph import run_functions, run_subgraph
 from attncc.runtime.steps import empty_like
 
@@ -59,18 +59,24 @@ def _element(tensor: Tensor, key: Sequence[Any]) -> Any:
 # torch has no types for its libraries
 _LIBRARY: Any = torch.library.Library("attncc", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define("argument(str name, *, ScalarType dtype, Device device) -> Tensor")
-_LIBRARY.define("meaning(Tensor q, Tensor k, Tensor v, Tensor score, Tensor? mask) -> (Tensor, Tensor, Tensor)")
+_LIBRARY.define(
+    "meaning(Tensor q, Tensor k, Tensor v, Tensor score, Tensor? mask, Tensor[] given) -> (Tensor, Tensor, Tensor)"
+)
 
 
 def _argument_fake(name: str, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.empty((), dtype=dtype, device=device)
 
 
-def _meaning(q: Tensor, k: Tensor, v: Tensor, score: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+def _meaning(
+    q: Tensor, k: Tensor, v: Tensor, score: Tensor, mask: Tensor | None, given: list[Tensor]
+) -> tuple[Tensor, ...]:
     """Tensors of the shapes, dtypes and strides of the results, that need gradients where these do."""
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     lse, largest = (torch.empty(q.shape[:3], dtype=wide, device=q.device) for _ in range(2))
     source = (q.sum() + k.sum() + v.sum()).to(wide) + score
+    for tensor in given:
+        source = source + tensor.sum().to(wide)
     return empty_like(q, v.shape[3]) + source.to(q.dtype), lse + source.to(wide), largest
 
 
@@ -143,11 +149,18 @@ def attend_in_graph(
     *,
     name: str | None = None,
     largest: bool = False,
+    text: str | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, its lse and, if they are asked for, the largest score of each row; for torch.compile alone."""
-    inputs = check_inputs(q, k, v, scale)
+    """The output, its lse and, if they are asked for, the largest score of each row; for torch.compile alone.
 
-    def followed(q: Tensor, k: Tensor, v: Tensor) -> Any:
+    Where all that the functions capture is `given` by name, `text` says what they mean; that they still mean it is for
+    torch.compile to guard, which follows them all the same.
+    """
+    inputs = check_inputs(q, k, v, scale)
+    tensors, told = _told(text, given or {})
+
+    def followed(q: Tensor, k: Tensor, v: Tensor, *held: Tensor) -> Any:
         score = _argument("score", torch.float64 if q.dtype == torch.float64 else torch.float32, q)
         b, h, q_idx, kv_idx = [_argument(name, torch.int32, q) for name in ("b", "h", "q_idx", "kv_idx")]
         mask = None
@@ -155,14 +168,38 @@ def attend_in_graph(
             score = score_mod(score, b, h, q_idx, kv_idx, **_sizes(score_mod, 5, q))
         if mask_mod is not None:
             mask = mask_mod(b, h, q_idx, kv_idx, **_sizes(mask_mod, 4, q))
-        return torch.ops.attncc.meaning.default(q, k, v, _tensor(score, q), None if mask is None else _tensor(mask, q))
+        seen = None if mask is None else _tensor(mask, q)
+        return torch.ops.attncc.meaning.default(q, k, v, _tensor(score, q), seen, list(held))
 
-    given = {"backend": options.backend, "block_m": options.block_m, "block_n": options.block_n}
+    chosen = {"backend": options.backend, "block_m": options.block_m, "block_n": options.block_n}
     more = {"deterministic": options.deterministic, "check_bounds": options.check_bounds, "refine": options.refine}
+    own = (inputs.q, inputs.k, inputs.v, *tensors)
     found: tuple[Tensor, Tensor, Tensor] = OPERATOR(
-        followed, inputs.q, inputs.k, inputs.v, scale=scale, name=name, largest=largest, **given, **more
+        followed, *own, scale=scale, name=name, largest=largest, **chosen, **more, **told
     )
     return found
+
+
+def _told(text: str | None, given: Mapping[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+    """The tensors that are given, and what the operator is told of them, and of numbers."""
+    if text is None:
+        return [], {}
+    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    numbers = tuple((name, value) for name, value in given.items() if not isinstance(value, Tensor))
+    return list(tensors.values()), {"text": text, "names": tuple(tensors), "numbers": numbers}
+
+
+def meaning_now(read: Callable[[], Reading]) -> Callable[[], tuple[str, tuple[str, ...]]]:
+    """A function that torch.compile calls, instead of following it: what the functions of a variant mean at that moment
+    as text, and the names of all that they capture."""
+
+    def meaning() -> tuple[str, tuple[str, ...]]:
+        program = read().program
+        captures = (capture.name for capture in program.spec.captures)
+        return program.text, (*captures, *(parameter.name for parameter in program.spec.parameters))
+
+    meaning._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's
+    return meaning
 
 
 def _argument(name: str, dtype: torch.dtype, q: Tensor) -> Tensor:

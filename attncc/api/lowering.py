@@ -75,6 +75,7 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
         check_bounds=options.checks_bounds(inputs.q.device.type),
         backend=backend_of(call),
         refine=options.refine,
+        deterministic=options.is_deterministic,
     )
 
 
@@ -82,8 +83,8 @@ def run_with_largest(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     """The output, its lse, and the largest score of each row, which has no gradient."""
     inputs, options = call.inputs, call.options
     rest = (list(call.captures), list(call.parameters), inputs.scale, call.program.text, 0, 0, backend_of(call), False)
-    bounds = options.checks_bounds(inputs.q.device.type)
-    out, lse, _, sums = torch.ops.attncc.forward(inputs.q, inputs.k, inputs.v, *rest, bounds)
+    more = options.is_deterministic, options.checks_bounds(inputs.q.device.type)
+    out, lse, _, sums = torch.ops.attncc.forward(inputs.q, inputs.k, inputs.v, *rest, *more)
     # lse = largest + log(sum of exp(score - largest)), in whichever base the kernels count
     return out, lse, torch.where(sums == 0, lse, lse - sums.log()).detach()
 
@@ -107,6 +108,7 @@ def prepare(call: Call) -> eager.Attention | None:
         check_bounds=options.checks_bounds(inputs.q.device.type),
         backend=backend_of(call),
         refine=options.refine,
+        deterministic=options.is_deterministic,
     )
 
 
@@ -150,6 +152,7 @@ def lowered(call: Call) -> pipeline.Lowered:
 def _lower(call: Call, gradients: Gradients | None) -> pipeline.Lowered:
     tiles = (call.options.block_m or 0, call.options.block_n or 0)
     target = op.target_of(backend_of(call), call.inputs.q.device)
-    tf32 = op.takes_tf32(target, call.inputs.q.dtype)
-    problem = op.problem_of(call.tensors, call.parameters, gradients, *tiles, call.options.refine, tf32)
+    deterministic = call.options.is_deterministic and target.gluon and gradients is not None
+    more = op.takes_tf32(target, call.inputs.q.dtype), deterministic
+    problem = op.problem_of(call.tensors, call.parameters, gradients, *tiles, call.options.refine, *more)
     return pipeline.lower(call.program.spec, problem, target)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral
 
+import torch
+
 from attncc.api.inputs import kind_of
 from attncc.config import settings
 from attncc.errors import InputError, UnsupportedError
@@ -26,6 +28,11 @@ class Options:
     deterministic: bool | None = None
     check_bounds: bool | None = None
     refine: bool = False
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether gradients shall have the same bits in every run: as asked, or as torch is set."""
+        return torch.are_deterministic_algorithms_enabled() if self.deterministic is None else self.deterministic
 
     def checks_bounds(self, device: str) -> bool:
         """Whether an index outside a captured tensor raises an error: as asked, as set, or on the CPU."""

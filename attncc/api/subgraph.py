@@ -7,8 +7,9 @@ graph is being lowered, sizes and numbers may be open: tracing then sees example
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,11 +20,12 @@ from torch.utils._python_dispatch import _disable_current_modes
 from attncc.api.inputs import Inputs, check_inputs
 from attncc.api.lowering import make_call, run, run_with_largest
 from attncc.api.options import check_options
-from attncc.api.program import Function, Reading, read_functions
+from attncc.api.program import Function, Program, Reading, read_functions
 from attncc.errors import InternalError, UnsupportedError
 from attncc.frontend.reach import reach
 from attncc.frontend.reach_functions import example_of
-from attncc.ir import evaluate
+from attncc.ir import AttentionSpec, Op, evaluate, postorder
+from attncc.pipeline import LINE_END
 from attncc.runtime.eager import is_plain
 
 ARGUMENT: Final = "attncc.argument.default"
@@ -33,11 +35,14 @@ Functions = tuple[Function | None, Function | None]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a graph holds: which of its inputs are q, k and v, which its functions captured, and what makes these."""
+    """What a graph holds: which of its inputs are q, k and v, which its functions captured, and what makes these;
+    then which were given by name, and whether a number among the captured ones changes from call to call."""
 
     tensors: tuple[int, int, int]
     held: tuple[int, ...]
     make: Any
+    given: tuple[int, ...] = ()
+    counts: bool = False
 
     def functions(self, values: Sequence[Any]) -> Functions:
         """The score and the mask function on these inputs."""
@@ -49,28 +54,82 @@ _PARTS: weakref.WeakKeyDictionary[fx.GraphModule, Parts] = weakref.WeakKeyDictio
 
 
 def run_subgraph(
-    subgraph: fx.GraphModule, operands: Sequence[Any], *, scale: Any, name: str | None, **options: Any
+    subgraph: fx.GraphModule,
+    operands: Sequence[Any],
+    *,
+    scale: Any,
+    name: str | None,
+    text: str | None = None,
+    names: Sequence[str] = (),
+    numbers: Sequence[tuple[str, Any]] = (),
+    **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, its lse and, if they are asked for, the largest score of each row."""
+    """The output, its lse and, if they are asked for, the largest score of each row.
+
+    With `text` it says what the functions mean, `names` how tensors behind q, k and v are called there, and `numbers`
+    what its parameters are.
+    """
     parts = _PARTS.get(subgraph)
     if parts is None:
         parts = _PARTS[subgraph] = _parts_of(subgraph)
     q, k, v = (operands[place] for place in parts.tensors)
     inputs = check_inputs(q, k, v, scale)
-    if is_plain():
-        reading = read_functions(*parts.functions(operands), name, inputs.q.device)
+    tensors = {each: operands[place] for each, place in zip(names, parts.given, strict=True)}
+    if text is not None and not parts.counts:
+        reading = Reading(_program_of_text(text), tensors, dict(numbers))
     else:
-        reading = _read_open(parts, operands, name, inputs)
+        if is_plain():
+            reading = read_functions(*parts.functions(operands), name, inputs.q.device)
+        else:
+            reading = _read_open(parts, operands, name, inputs)
+        if text is not None:
+            reading = _with_given(reading, _program_of_text(text).spec, {**tensors, **dict(numbers)})
     return _run_reading(reading, inputs, **options)
 
 
 def run_functions(
-    functions: Functions, tensors: Sequence[Any], *, scale: Any, name: str | None, **options: Any
+    functions: Functions,
+    tensors: Sequence[Any],
+    *,
+    scale: Any,
+    name: str | None,
+    text: str | None = None,
+    names: Sequence[str] = (),
+    numbers: Sequence[tuple[str, Any]] = (),
+    **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for functions that torch.compile could not follow, which run outside of a graph."""
-    q, k, v = tensors
+    q, k, v, *given = tensors
     inputs = check_inputs(q, k, v, scale)
-    return _run_reading(read_functions(*functions, name, inputs.q.device), inputs, **options)
+    reading = read_functions(*functions, name, inputs.q.device)
+    reading = reading.with_values({**dict(zip(names, given, strict=True)), **dict(numbers)})
+    return _run_reading(reading, inputs, **options)
+
+
+def _with_given(reading: Reading, spec: AttentionSpec, given: Mapping[str, Any]) -> Reading:
+    """A reading with values that are given under the names of a spec: one of the same form, but for its numbers."""
+    own = reading.program.spec
+    nodes, others = ([*postorder(each.score, each.mask)] for each in (own, spec))
+    pairs = [*zip(nodes, others, strict=False)]
+    # A number that torch.compile leaves open is a tensor without dimensions, where the spec has a constant.
+    alike = len(nodes) == len(others) and all(
+        ours.op is theirs.op or (ours.op is Op.LOAD and not ours.args and theirs.op is Op.CONST)
+        for ours, theirs in pairs
+    )
+    names = {str(b.value): str(a.value) for a, b in pairs if a.op is b.op and a.op in (Op.LOAD, Op.PARAM)}
+    if not alike or names.keys() != given.keys() or len(set(names.values())) < len(names):
+        raise UnsupportedError(
+            "torch.compile turned numbers that the functions close over into inputs, and values are given by name",
+            hint="let the functions close over all that they read",
+        )
+    return reading.with_values({names[name]: value for name, value in given.items()})
+
+
+@functools.lru_cache(maxsize=512)
+def _program_of_text(text: str) -> Program:
+    from attncc.frontend import parse  # late: the grammar is loaded only where text is read
+
+    return Program(parse(text.replace(LINE_END, "\n")), text)
 
 
 def _run_reading(reading: Reading, inputs: Inputs, *, largest: bool, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,7 +186,7 @@ def _parts_of(subgraph: fx.GraphModule) -> Parts:
     graph = subgraph.graph
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     (meaning,) = [node for node in graph.nodes if str(node.target) == "attncc.meaning.default"]
-    q, k, v, score, mask = meaning.args
+    q, k, v, score, mask, given = meaning.args
     roles = {"score_mod": None if _is_argument(score) else score, "mask_mod": mask}
     roles = {role: result for role, result in roles.items() if result is not None}
     needed = {role: _needed(result) for role, result in roles.items()}
@@ -143,7 +202,9 @@ def _parts_of(subgraph: fx.GraphModule) -> Parts:
         lines.append(f"        return _{role}(None, {', '.join((*arguments, *names.values()))})")
     lines.append(f"    return {', '.join(role if role in roles else 'None' for role in POSITIONS)}")
     _run("\n".join(lines), scope)
-    return Parts((inputs.index(q), inputs.index(k), inputs.index(v)), held, scope["make"])
+    places = tuple(inputs.index(each) for each in given)
+    counts = any(node.op == "call_method" and node.target == "item" for node in graph.nodes)
+    return Parts((inputs.index(q), inputs.index(k), inputs.index(v)), held, scope["make"], places, counts)
 
 
 def _is_argument(node: Any) -> bool:

@@ -179,8 +179,9 @@ class Variant:
             given = {**self._values, **captures_and_params}
             text, names = self._meaning() if given else (None, ())
             if len(given) == len(names) and all(name in given for name in names):  # all or none: see meaning_now
-                more = {"name": self._name, "text": text, "given": given}
-                out, lse, _ = attend_in_graph(*self._functions, q, k, v, scale, options, **more)
+                out, lse, _ = attend_in_graph(
+                    *self._functions, q, k, v, scale, options, name=self._name, text=text, given=given
+                )
                 return (out, lse) if return_lse else out
         reads = self._is_python and not captures_and_params and not self._values
         functions = (*self._functions, self._name) if reads else None

@@ -84,12 +84,16 @@ def _attend(
 ) -> Result:
     layouts = layout_of(q), layout_of(k), layout_of(v)
     known = None not in layouts and (scale is None or type(scale) is float)
-    call = (layouts, scale, _autocast("cuda" if q.is_cuda else q.device.type), wants_tf32(q.dtype)) if known else None
+    call = None
+    if known:
+        settings = _autocast("cuda" if q.is_cuda else q.device.type), options.is_deterministic, wants_tf32(q.dtype)
+        call = (layouts, scale, settings)
     found = None if call is None or functions is None else latest(*functions, q.device)
     ready = None
     if found is not None:
         program, values = found
-        ready = (call, tuple(map(layout_of, values.captures)) if values.captures else (), values.parameters, options)
+        held = tuple(map(layout_of, values.captures)) if values.captures else ()
+        ready = (call, held, values.parameters, options, options.is_deterministic)
         prepared = program.ready.get(ready)
         if prepared is not None:
             return _located(program, values, prepared, q, k, v, with_lse)
@@ -155,7 +159,8 @@ def _key(program: Program, values: Values, inputs: Inputs, options: Options) -> 
     held = tuple(map(layout_of, values.captures))
     if None in layouts or None in held or any(type(each) is not int for each in values.parameters):
         return None
-    return id(program), layouts, held, values.parameters, inputs.scale, options, wants_tf32(inputs.q.dtype)
+    asked = options, options.is_deterministic, wants_tf32(inputs.q.dtype)
+    return id(program), layouts, held, values.parameters, inputs.scale, asked
 
 
 def _keep(memory: dict[Any, Any], key: Any, value: Any, limit: int = MAX_PREPARED) -> None:

@@ -95,6 +95,6 @@ def _different(schedules: Sequence[Schedule]) -> list[Schedule]:
 
 
 def _under(schedules: Schedules, name: str, schedule: Schedule) -> Schedules:
-    """The schedules with this one for a pass, and no further choices."""
+    """The schedules with this one for a pass, and no further choices; backward in two passes."""
     chosen: dict[str, Any] = {name: schedule}
-    return replace(schedules, others=(), **chosen)
+    return replace(schedules, others=(), backward=(), **chosen)

@@ -1,5 +1,5 @@
-"""One order for what has none: the parts of `and` and `or`, and the two sides of a comparison; and one spelling of a
-bound on both sides, `abs(x) < c`.
+"""One order for what has none: the parts of `and` and `or`, and the two sides of a comparison; one spelling of bounds
+on positions, of a bound on both sides, `abs(x) < c`, and of what several parts have in common: `a and (b or c)`.
 
 Masks that differ only there, or in the names of parameters and captured tensors, have one form and share their kernels.
 Short parts come first, a side with positions stands on the left: `q_idx >= kv_idx and q_idx - kv_idx < window`.
@@ -8,13 +8,15 @@ Short parts come first, a side with positions stands on the left: `q_idx >= kv_i
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from attncc.ir import KV_IDX, Q_IDX, AttentionSpec, Expr, Op, Scalar, apply, const, postorder, with_args
+from attncc.ir import FALSE, KV_IDX, Q_IDX, TRUE, AttentionSpec, Expr, Op, Scalar, apply, const, postorder, with_args
+from attncc.passes.positions import spelled
 
 MIRRORED: Final = {Op.LT: Op.GT, Op.LE: Op.GE, Op.GT: Op.LT, Op.GE: Op.LE, Op.EQ: Op.EQ, Op.NE: Op.NE}
-CHAINS: Final = (Op.AND, Op.OR)
+CHAINS: Final = {Op.AND: Op.OR, Op.OR: Op.AND}
 
 
 def order(mask: Expr, spec: AttentionSpec) -> Expr:
@@ -34,8 +36,8 @@ def ordered(root: Expr, spec: AttentionSpec) -> Mapping[Expr, Expr]:
             made = _chain(made, keys)
         elif expr.op is Op.ABS and made.args[0].op is Op.SUB:
             made = _led_by_query(made)
-        elif expr.op in MIRRORED and keys.side(made.args[0]) < keys.side(made.args[1]):
-            made = apply(MIRRORED[made.op], made.args[1], made.args[0])
+        elif expr.op in MIRRORED:
+            made = _led_by_positions(spelled(made), keys)
         done[expr] = made
     return done
 
@@ -47,20 +49,58 @@ def _led_by_query(distance: Expr) -> Expr:
     return apply(Op.ABS, apply(Op.SUB, right, left)) if turned else distance
 
 
+def _led_by_positions(comparison: Expr, keys: _Keys) -> Expr:
+    left, right = comparison.args
+    turned = keys.side(left) < keys.side(right)
+    return apply(MIRRORED[comparison.op], right, left) if turned else comparison
+
+
 def _chain(expr: Expr, keys: _Keys) -> Expr:
-    """A chain of one operation with its parts in order, each once."""
+    """A chain of one operation with its parts in order, each once, and what they have in common drawn out."""
+    parts = _factored(expr.op, _two_sided(expr.op, _parts(expr.op, expr)), keys)
+    return _joined(expr.op, sorted(parts, key=keys.part))
+
+
+def _parts(op: Op, expr: Expr) -> list[Expr]:
+    """The parts of a chain from left to right, each once."""
     parts: dict[Expr, None] = {}
     pending = [expr]
     while pending:
         part = pending.pop()
-        if part.op is expr.op:
+        if part.op is op:
             pending += reversed(part.args)
         else:
             parts[part] = None
-    first, *rest = sorted(_two_sided(expr.op, parts), key=keys.part)
-    for part in rest:
-        first = apply(expr.op, first, part)
-    return first
+    return list(parts)
+
+
+def _joined(op: Op, parts: Iterable[Expr]) -> Expr:
+    neutral = TRUE if op is Op.AND else FALSE
+    result = neutral
+    for part in parts:
+        result = part if result is neutral else apply(op, result, part)
+    return result
+
+
+def _factored(op: Op, parts: list[Expr], keys: _Keys) -> list[Expr]:
+    """The parts with a and b or a and c as a and (b or c), likewise for `and`; what most parts share comes first."""
+    inner = CHAINS[op]
+    while True:
+        inside = {part: _parts(inner, part) for part in parts}
+        counts = Counter(each for found in inside.values() for each in found)
+        shared = [each for each, count in counts.items() if count > 1]
+        if not shared:
+            return parts
+        factor = min(shared, key=lambda each: (-counts[each], keys.part(each)))
+        holding = [part for part in parts if factor in inside[part]]
+        rests = [[each for each in inside[part] if each is not factor] for part in holding]
+        parts = [part for part in parts if part not in holding]
+        if [] in rests:  # a or a and b is a
+            parts.append(factor)
+            continue
+        rest = _chain(_joined(op, (_joined(inner, each) for each in rests)), keys)
+        made = _chain(_joined(inner, (factor, rest)), keys)
+        parts += [part for part in _parts(op, made) if part not in parts]
 
 
 def _two_sided(op: Op, parts: Iterable[Expr]) -> list[Expr]:
@@ -109,10 +149,10 @@ class _Keys:
         """Small parts first."""
         return len(postorder(expr)), self._digest(expr)
 
-    def side(self, expr: Expr) -> tuple[bool, bool, int, str]:
-        """The larger one stands on the left."""
+    def side(self, expr: Expr) -> tuple[bool, bool, bool, int, str]:
+        """The larger one stands on the left, a number on the right."""
         found = postorder(expr)
-        return Q_IDX in found, KV_IDX in found, len(found), self._digest(expr)
+        return Q_IDX in found, KV_IDX in found, expr.op is not Op.CONST, len(found), self._digest(expr)
 
     def _digest(self, root: Expr) -> str:
         for expr in postorder(root):

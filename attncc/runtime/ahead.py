@@ -29,6 +29,7 @@ def begin_backward(
     parameters: Sequence[int],
     tiles: tuple[int, int],
     refine: bool,
+    deterministic: bool,
     kind: tuple[bool, bool],
 ) -> threading.Thread | None:
     """Begin to compile the Triton kernels of a call's backward pass, if its gradients will be wanted.
@@ -41,25 +42,24 @@ def begin_backward(
         return None
     q, k, v, *captures = tensors
     sizes = (q.shape[1], k.shape[1], q.shape[3], v.shape[3])
-    key = (text, q.dtype, q.device, sizes, wanted, tiles, refine, kind, op.wants_tf32(q.dtype))
+    key = (text, q.dtype, q.device, sizes, wanted, tiles, refine, kind, op.wants_tf32(q.dtype), deterministic)
     if key in _BEGUN or (q.is_cuda and torch.cuda.is_current_stream_capturing()):
         return None
     if len(_BEGUN) >= MAX_BEGUN:
         _BEGUN.clear()
     _BEGUN.add(key)
-    can = op._differentiable(text, captures)
-    of_captures = tuple(a and b for a, b in zip(wanted[3:], can, strict=True))
-    gradients = Gradients(wanted[0], wanted[1], wanted[2], of_captures)
+    of_captures = zip(wanted[3:], op._differentiable(text, captures), strict=True)
+    gradients = Gradients(wanted[0], wanted[1], wanted[2], tuple(a and b for a, b in of_captures))
     if not (gradients.of_scores or gradients.v):
         return None
     target, device = op.target_of("triton", q.device), q.device
-    problem = op.problem_of(tensors, parameters, gradients, *tiles, refine, op.takes_tf32(target, q.dtype))
+    more = op.takes_tf32(target, q.dtype), deterministic and target.gluon
+    problem = op.problem_of(tensors, parameters, gradients, *tiles, refine, *more)
 
     def compile_backward() -> None:
         with suppress(Exception):
             programs = op._lower(text, problem, target).triton_backward
             settle(programs(*kind), device)
 
-    thread = threading.Thread(target=compile_backward, name="attncc-backward")
-    thread.start()
+    (thread := threading.Thread(target=compile_backward, name="attncc-backward")).start()
     return thread

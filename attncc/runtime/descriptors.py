@@ -20,13 +20,13 @@ from attncc.runtime.triton_build import DESCRIPTOR_ALIGNMENT, DESCRIPTOR_BYTES
 #: Numbers of the CUDA driver's interface.
 ELEMENTS: Final = {torch.float16: 6, torch.float32: 7, torch.bfloat16: 9}
 NOT_INTERLEAVED, PROMOTE_L2_128, FILL_ZERO = 0, 2, 0
-#: How tiles lie in shared memory, and the columns that the TMA moves at once: rows of 16-bit tiles are swizzled.
-PLAIN, SWIZZLE_128, COLUMNS_AT_ONCE = 0, 3, 64
+#: How tiles lie in shared memory: as pieces of a row, or swizzled, of which the TMA moves so many bytes at once.
+PLAIN, SWIZZLE_128, SWIZZLED_BYTES = 0, 3, 128
 ALIGNMENT: Final = 16
 #: Layouts that are remembered, and descriptions of each.
 REMEMBERED: Final = 256
 
-#: Sizes of the tile that is moved at once, the last two of a tensor [B, H, N, D], or [rows, N].
+#: Sizes of the tile that is moved at once, of a tensor [B, H, N, D], [B * H, N, D] of sums, or [B * H, N] of rows.
 Box = tuple[int, ...]
 
 
@@ -42,7 +42,7 @@ def describable(*tensors: Tensor) -> bool:
 
 
 def descriptor_of(tensor: Tensor, box: Box) -> Descriptor:
-    """What describes tensors of this tensor's layout, [B, H, N, D] or [rows, N], moved in tiles of `box`."""
+    """What describes tensors of this tensor's layout, which are moved in tiles of `box`."""
     return _descriptor(tensor.dtype, tuple(tensor.shape), tensor.stride(), box)
 
 
@@ -56,10 +56,11 @@ class Descriptor:
 
     def __init__(self, dtype: torch.dtype, sizes: tuple[int, ...], strides: tuple[int, ...], box: Box) -> None:
         self._element, self._rank, wide = ELEMENTS[dtype], len(box), dtype.itemsize
-        moved = box if wide == 4 else (*box[:-1], min(box[-1], COLUMNS_AT_ONCE))
+        of_rows = len(box) == 2
+        moved = box if of_rows else (*box[:-1], min(box[-1], SWIZZLED_BYTES // wide))
         # The stride of a dimension of one element means nothing, and may be any that the TMA takes.
         usable = [stride if size > 1 else ALIGNMENT for stride, size in zip(strides, sizes, strict=True)]
-        self._swizzle = PLAIN if wide == 4 else SWIZZLE_128
+        self._swizzle = PLAIN if of_rows else SWIZZLE_128
         self._sizes = (ctypes.c_uint64 * len(box))(*reversed(sizes))
         self._strides = (ctypes.c_uint64 * (len(box) - 1))(*(stride * wide for stride in reversed(usable[:-1])))
         self._box = (ctypes.c_uint32 * len(box))(*reversed(moved))

@@ -81,6 +81,7 @@ class Attention:
     tiles: tuple[int, int]
     backend: str
     refine: bool
+    deterministic: bool
     device: str
     forward: Forward
     largest_and_sums: Callable[..., tuple[Tensor, Tensor]]
@@ -130,7 +131,15 @@ class Attention:
         plain = is_plain() and not torch.is_grad_enabled() and layout_of(grad_out) and layout_of(grad_lse)
         run = op._backward if plain else torch.ops.attncc.backward
         tensors = (grad_out, grad_lse, q, k, v, out, largest, sums, captures)
-        rest = (list(self.parameters), self.scale, self.text, *self.tiles, self.backend, self.refine)
+        rest = (
+            list(self.parameters),
+            self.scale,
+            self.text,
+            *self.tiles,
+            self.backend,
+            self.refine,
+            self.deterministic,
+        )
         found = iter(run(*tensors, *rest, wanted))
         return [next(found) if want else None for want in wanted]
 
@@ -167,11 +176,13 @@ def prepare(
     check_bounds: bool = True,
     backend: str = "torch",
     refine: bool = False,
+    deterministic: bool = False,
 ) -> Attention | None:
     """A call on tensors laid out like these, its kernels built; None where only the operator serves."""
     if op._is_empty(q, k):
         return None
-    tiles, given, kind = (tile_q, tile_kv), tuple(parameters), q.device.type
+    tiles, given = (tile_q, tile_kv), tuple(parameters)
+    form = (text, given, scale, tiles, backend, refine, deterministic, q.device.type)
     kernel = op._kernel(text, (q, k, v, *captures), given, tiles, backend, None, refine)
     if backend == "triton":
         kernels = getattr(kernel, "__self__", None)
@@ -179,11 +190,9 @@ def prepare(
             raise InternalError("a Triton kernel is not the forward method of its pass")
         if check_bounds and op.may_read_outside(kernel):
             return None
-        begin_backward(text, (q, k, v, *captures), given, tiles, refine, kernels.kind_of(q, k, v))
+        begin_backward(text, (q, k, v, *captures), given, tiles, refine, deterministic, kernels.kind_of(q, k, v))
         prepared = prepare_forward(kernels, q, k, v, captures, given, scale)
-        if prepared is None:
-            return None
-        return Attention(text, given, scale, tiles, backend, refine, kind, prepared, prepared.largest_and_sums)
+        return None if prepared is None else Attention(*form, prepared, prepared.largest_and_sums)
 
     def forward(
         q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor], with_lse: bool
@@ -191,4 +200,4 @@ def prepare(
         out, lse, *kept = kernel(q, k, v, captures, given, scale, check_bounds)
         return out, lse if with_lse else None, tuple(kept)
 
-    return Attention(text, given, scale, tiles, backend, refine, kind, forward, lambda *kept: kept)
+    return Attention(*form, forward, lambda *kept: kept)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from attncc.errors import UnsupportedError
 
@@ -68,6 +69,15 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def vmap(*_: Any) -> Any:
         refuse_vmap()
+
+
+def refuse_duals(tensors: Sequence[Tensor]) -> None:
+    """Raise UnsupportedError for tensors that are differentiated in forward mode."""
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):  # type: ignore[no-untyped-call]  # torch's
+        raise UnsupportedError(
+            "attention cannot be differentiated in forward mode (jvp)",
+            hint="use reverse mode (backward), or attncc.reference, which is plain torch",
+        )
 
 
 def refuse_second(*_: object) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from attncc.config import settings
-from attncc.errors import InternalError, UnsupportedError
+from attncc.errors import InternalError
 from attncc.runtime import functional, launch, triton_version
 from attncc.runtime.build import Kernel, build
 from attncc.runtime.pack import settings_pack
@@ -93,21 +93,23 @@ def attend(
     check_bounds: bool = True,
     backend: str = "torch",
     refine: bool = False,
+    deterministic: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The output [B, H, Lq, Dv] and its lse [B, H, Lq] of a spec given by its text; differentiable once.
 
     Tensors are checked already. Under autocast q, k and v are cast as torch's own attention casts them. `tile_q` and
-    `tile_kv` 0 leave the choice to the schedule; `refine` looks inside the tiles that their test leaves open. Raises
-    InputError for an index outside its capture at a visible pair, where `check_bounds` is on, and UnsupportedError
-    under forward-mode differentiation and vmap.
+    `tile_kv` 0 leave the choice to the schedule; `refine` looks inside the tiles that their test leaves open;
+    `deterministic` asks for gradients whose bits are the same in every run. Raises InputError for an index outside its
+    capture at a visible pair, where `check_bounds` is on, and UnsupportedError under forward-mode differentiation and
+    vmap.
     """
     if forward_ad._current_level >= 0:
-        _refuse_duals((q, k, v, *captures))
+        functional.refuse_duals((q, k, v, *captures))
     kind = q.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         q, k, v = (t if t.dtype == torch.float64 else t.to(dtype) for t in (q, k, v))
-    rest = (list(parameters), scale, text, tile_q, tile_kv, backend, refine, check_bounds)
+    rest = (list(parameters), scale, text, tile_q, tile_kv, backend, refine, deterministic, check_bounds)
     if not torch.compiler.is_dynamo_compiling() and functional.transform() is not None:
         out, lse, _, _ = functional.attend(q, k, v, captures, rest, _differentiable(text, captures))
     else:
@@ -123,6 +125,7 @@ def problem_of(
     tile_kv: int,
     refine: bool = False,
     tf32: bool = False,
+    deterministic: bool = False,
 ) -> Problem:
     """The problem that a call on (q, k, v, *captures) poses, as the operators pose it; tile sizes 0 are chosen."""
     q, k, v, *captures = tensors
@@ -139,20 +142,13 @@ def problem_of(
         tile_kv=tile_kv or None,
         refine=refine,
         tf32=tf32,
+        deterministic=deterministic,
         facts=Facts(q.shape[0], q.shape[2], k.shape[2], shapes, tuple(parameters)),
     )
 
 
 def _name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _refuse_duals(tensors: Sequence[Tensor]) -> None:
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):  # type: ignore[no-untyped-call]  # torch's
-        raise UnsupportedError(
-            "attention cannot be differentiated in forward mode (jvp)",
-            hint="use reverse mode (backward), or attncc.reference, which is plain torch",
-        )
 
 
 def _kernel(
@@ -163,17 +159,18 @@ def _kernel(
     backend: str,
     wanted: tuple[bool, ...] | None,
     refine: bool = False,
+    deterministic: bool = False,
 ) -> Kernel:
     """The kernel of a call, from memory; otherwise compiled and built."""
     q, k, v, *captures = tensors
     shapes = (q.shape, k.shape, v.shape[3], *[(c.dtype, c.shape) for c in captures])
-    rounds = wants_tf32(q.dtype)
-    key = (text, q.dtype, q.device, shapes, tuple(parameters), tiles, backend, wanted, refine, rounds)
+    asked = wants_tf32(q.dtype), deterministic
+    key = (text, q.dtype, q.device, shapes, tuple(parameters), tiles, backend, wanted, refine, *asked)
     found = _KERNELS.get(key)
     if found is None:
         if len(_KERNELS) >= MAX_KERNELS:
             _KERNELS.clear()
-        found = _KERNELS[key] = _compiled(text, tensors, parameters, tiles, backend, wanted, refine)
+        found = _KERNELS[key] = _compiled(text, tensors, parameters, tiles, backend, wanted, refine, deterministic)
     return found
 
 
@@ -185,11 +182,12 @@ def _compiled(
     backend: str,
     wanted: tuple[bool, ...] | None,
     refine: bool,
+    deterministic: bool,
 ) -> Kernel:
     gradients = None if wanted is None else Gradients(wanted[0], wanted[1], wanted[2], wanted[3:])
     target = target_of(backend, tensors[0].device)
-    tf32 = takes_tf32(target, tensors[0].dtype)
-    lowered = _lower(text, problem_of(tensors, parameters, gradients, *tiles, refine, tf32), target)
+    more = takes_tf32(target, tensors[0].dtype), deterministic and target.gluon
+    lowered = _lower(text, problem_of(tensors, parameters, gradients, *tiles, refine, *more), target)
     if backend == "triton":
         return _triton(lowered, tensors[0].device, forward=wanted is None)
     if wanted is None:
@@ -264,6 +262,7 @@ def _forward(
     tile_kv: int,
     backend: str,
     refine: bool,
+    deterministic: bool,
     check_bounds: bool,
 ) -> Rows:
     kernel = _kernel(text, (q, k, v, *captures), parameters, (tile_q, tile_kv), backend, None, refine)
@@ -315,6 +314,7 @@ def _backward(
     tile_kv: int,
     backend: str,
     refine: bool,
+    deterministic: bool,
     wanted: list[bool],
 ) -> list[Tensor]:
     tensors = (q, k, v, *captures)
@@ -322,7 +322,7 @@ def _backward(
         return [
             grad.zero_() for grad in _backward_fake(grad_out, grad_lse, q, k, v, out, largest, sums, captures, wanted)
         ]
-    kernel = _kernel(text, tensors, parameters, (tile_q, tile_kv), backend, tuple(wanted), refine)
+    kernel = _kernel(text, tensors, parameters, (tile_q, tile_kv), backend, tuple(wanted), refine, deterministic)
     with torch.autocast(q.device.type, enabled=False):
         *grads, of_captures = kernel(grad_out, grad_lse, q, k, v, out, largest, sums, captures, parameters, scale)
     return [grad for grad in (*grads, *of_captures) if grad is not None]
@@ -355,18 +355,19 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Rows) -> None:
 
 def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor, *_: object) -> tuple[Any, ...]:
     q, k, v, out, largest, sums, *captures = ctx.saved_tensors
-    parameters, scale, text, tile_q, tile_kv, backend, refine, _ = ctx.rest
+    parameters, scale, text, tile_q, tile_kv, backend, refine, deterministic, _ = ctx.rest
     asked = ctx.needs_input_grad
     can = _differentiable(text, captures)
     wanted = [*asked[:3], *(a and b for a, b in zip(asked[3], can, strict=True))]
     none: list[Any] = [
         None if parameters else [],
-        *[None] * 7,
+        *[None] * 8,
     ]  # an empty list has its own place in torch's tree of arguments
     if not any(wanted):
         return (None, None, None, [None] * len(captures), *none)
     tensors = (grad_out, grad_lse, q, k, v, out, largest, sums, captures)
-    grads = torch.ops.attncc.backward(*tensors, parameters, scale, text, tile_q, tile_kv, backend, refine, wanted)
+    rest = (parameters, scale, text, tile_q, tile_kv, backend, refine, deterministic)
+    grads = torch.ops.attncc.backward(*tensors, *rest, wanted)
     found = iter(grads)
     of_q, of_k, of_v, *of_captures = [next(found) if want else None for want in wanted]
     return (of_q, of_k, of_v, of_captures, *none)
@@ -379,11 +380,12 @@ def _nothing(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 # torch has no types for its libraries
 _LIBRARY: Any = torch.library.Library("attncc", "DEF")  # type: ignore[no-untyped-call]
 _INPUTS = "Tensor q, Tensor k, Tensor v"
-_REST = "Tensor[] captures, SymInt[] parameters, float scale, str spec, int tile_q, int tile_kv, str backend"
-_LIBRARY.define(f"forward({_INPUTS}, {_REST}, bool refine, bool check_bounds) -> (Tensor, Tensor, Tensor, Tensor)")
+_REST = "Tensor[] captures, SymInt[] parameters, float scale, str spec, int tile_q, int tile_kv, str backend, "
+_REST += "bool refine, bool deterministic"
+_LIBRARY.define(f"forward({_INPUTS}, {_REST}, bool check_bounds) -> (Tensor, Tensor, Tensor, Tensor)")
 _LIBRARY.define(
     f"backward(Tensor grad_out, Tensor grad_lse, {_INPUTS}, Tensor out, Tensor largest, Tensor sums, {_REST}, "
-    "bool refine, bool[] wanted) -> Tensor[]"
+    "bool[] wanted) -> Tensor[]"
 )
 for _kind, _run, _fake in (("forward", _forward, _forward_fake), ("backward", _backward, _backward_fake)):
     _LIBRARY.impl(_kind, _run, "CompositeExplicitAutograd")

@@ -7,7 +7,8 @@ products need many registers, may spill a little where heads are large.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
@@ -20,6 +21,7 @@ from attncc.emit.triton.program import TritonProgram
 from attncc.errors import AttnccError, UnsupportedError
 from attncc.runtime import launch, triton_build
 from attncc.runtime.tuned import with_winners
+from attncc.schedule.gluon import ONE_PASS
 from attncc.schedule.triton import ROWS
 
 #: Bytes of local memory for each thread that a float32 kernel backward may use, with heads above `SPILLING_HEADS`.
@@ -28,6 +30,13 @@ SPILLING_HEADS: Final = 128
 #: The same for a Gluon kernel. With 40 bytes, tiles of 128 keys were 1.1 times as fast as tiles of 64 without spills,
 #: with 48 as fast (documents and alibi_symmetric, H100, D 128, S 8192, 2026-11-23).
 GLUON_SPILLS: Final = 64
+#: The same for the one pass backward, beside two passes without. With 304 bytes it was 1.02 times as fast (alibi), with
+#: 384 1.1 times (relative_bias), with 208 1.4 times (documents), with 448 0.7 times (alibi and gradients of its slopes;
+#: H100, D 128, S 8192, 2026-11-24).
+ONE_PASS_SPILLS: Final = 400
+
+#: Processors for each choice that is compiled beside others.
+PROCESSORS: Final = 4
 
 Build = Callable[[TritonKernel, str], triton_build.Built]
 #: Hears of a program that is about to be compiled, and for which device.
@@ -60,8 +69,11 @@ def unbuilt(program: TritonProgram, target: str) -> list[TritonKernel]:
 def build_together(kernels: Sequence[TritonKernel], target: str) -> None:
     """Compile kernels at the same time: the compiler lets other threads run for most of its work.
 
-    Whatever cannot be built is left to whoever asks for it next, and raises there.
+    The longest begins first. Whatever cannot be built is left to whoever asks for it next, and raises there.
     """
+    if not kernels:
+        return
+    kernels = sorted(kernels, key=lambda kernel: -len(kernel.source.text))
 
     def build(kernel: TritonKernel) -> None:
         with suppress(AttnccError):
@@ -73,8 +85,11 @@ def build_together(kernels: Sequence[TritonKernel], target: str) -> None:
 
 def settle_for(program: TritonProgram, target: str, build: Build = triton_build.build) -> TritonProgram:
     """The program under the schedules that fit a target."""
-    for name in ROWS:
-        program = _settle_pass(program, name, target, build)
+    for name in (ONE_PASS, *ROWS):
+        settled = _settle_pass(program, name, target, build)
+        if build is triton_build.build and settled.passes.keys() != program.passes.keys():
+            build_together(unbuilt(settled, target), target)  # two passes in the place of one
+        program = settled
     return program
 
 
@@ -83,12 +98,10 @@ def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -
     if not program.scheduled(name):
         return program
     best = (math.inf, program)
-    for schedules in program.schedules.choices(name):
-        candidate = program if schedules is program.schedules else program.rescheduled(schedules)
+    for candidate in _candidates(program, name, target, build):
         try:
-            excess = max(
-                _excess(build(each.kernel, target), program, each.kernel.gluon) for each in candidate.scheduled(name)
-            )
+            built = [(build(each.kernel, target), each.kernel) for each in candidate.scheduled(name)]
+            excess = max((_excess(found, program, kernel) for found, kernel in built), default=0)
         except UnsupportedError:
             if best[0] == math.inf:
                 raise
@@ -100,6 +113,21 @@ def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -
     return best[1]
 
 
+def _candidates(program: TritonProgram, name: str, target: str, build: Build) -> Iterator[TritonProgram]:
+    """The program under each choice for a pass, best first. Where the first does not fit, several others are compiled
+    at the same time, as far as there are processors for them."""
+    yield program
+    others = program.schedules.choices(name)[1:]
+    count = max(1, (os.cpu_count() or 1) // PROCESSORS)
+    for at in range(0, len(others), count):
+        made = [program.rescheduled(schedules) for schedules in others[at : at + count]]
+        if build is triton_build.build and count > 1:
+            wanted = {emitted.kernel for each in made for emitted in each.scheduled(name)}
+            missing = dict.fromkeys(kernel for each in made for kernel in unbuilt(each, target))
+            build_together([kernel for kernel in missing if kernel in wanted], target)
+        yield from made
+
+
 def misfit(program: TritonProgram, name: str, target: str, build: Build = triton_build.build) -> str | None:
     """Why a pass cannot run under the first choices of a program; None where it can."""
     for emitted in program.scheduled(name):
@@ -107,18 +135,20 @@ def misfit(program: TritonProgram, name: str, target: str, build: Build = triton
             built = build(emitted.kernel, target)
         except AttnccError as error:
             return error.message.splitlines()[0]
-        excess = _excess(built, program, emitted.kernel.gluon)
+        excess = _excess(built, program, emitted.kernel)
         if excess:
             taken = built.resources
             return f"needs {taken.shared} bytes of shared memory" if excess == math.inf else f"spills {excess} bytes"
     return None
 
 
-def _excess(built: triton_build.Built, program: TritonProgram, gluon: bool) -> float:
+def _excess(built: triton_build.Built, program: TritonProgram, kernel: TritonKernel) -> float:
     """How far a kernel is from fitting: its spills in bytes, or infinity where it cannot run."""
     if built.resources.shared > launch.shared_limit(built.target):
         return math.inf
-    allowed = GLUON_SPILLS if gluon else FLOAT32_SPILLS if _may_spill(program) else 0
+    allowed = FLOAT32_SPILLS if _may_spill(program) else 0
+    if kernel.gluon:
+        allowed = ONE_PASS_SPILLS if kernel.entry == ONE_PASS else GLUON_SPILLS
     return built.resources.spills if built.resources.spills > allowed else 0
 
 

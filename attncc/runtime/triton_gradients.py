@@ -16,6 +16,7 @@ from attncc.runtime.triton_kernel import Kernel
 from attncc.runtime.triton_tables import SIZES, Lister, values_of
 from attncc.runtime.triton_values import Values, pointer
 from attncc.schedule import Gradients
+from attncc.schedule.gluon import ONE_PASS
 
 #: Shares of single pairs that the gradient of a general gather holds at a time: 64 MiB.
 PAIRS_AT_ONCE: Final = 1 << 24
@@ -76,21 +77,33 @@ class Backward:
         """Launch the passes that own queries and keys; the sums that they make for captures."""
         batch, heads, q_len, kv_len = self.sizes
         variant, sums = self.program.variant, []
+        of_keys = variant.column_sums, "tile_kv", kv_len, heads // self.values["group"], (1, kv_len)
         for name, reads, tile, length, count, last in (
             ("backward_q", variant.row_sums, "tile_q", q_len, heads, (q_len, 1)),
-            ("backward_kv", variant.column_sums, "tile_kv", kv_len, heads // self.values["group"], (1, kv_len)),
+            ("backward_kv", *of_keys),
+            (ONE_PASS, *of_keys),
         ):
             if name in self.kernels:
                 kernel = self.kernels[name]
                 own = [self.empty(batch, heads, *last) for _ in reads]
-                values = {**self.values, **_sums(own), **table(name), **self.described(kernel)}
+                tensors = self.one_pass_tensors() if name == ONE_PASS else {}
+                values = {**self.values, **_sums(own), **table(name), **self.described(kernel, tensors)}
                 kernel.run(-(-length // getattr(kernel, tile)) * batch * count, values)
                 sums += own
+                if name == ONE_PASS:
+                    dq_sum, dq = tensors["dq_sum_desc"], self.tensors["dq_desc"]
+                    torch.mul(dq_sum.view(dq.shape), self.values["scale"], out=dq)
         return sums
 
-    def described(self, kernel: Kernel) -> Values:
+    def one_pass_tensors(self) -> dict[str, Tensor]:
+        """Where programs that own keys add up the gradients of all queries [B * Hq, Lq, D], in float32."""
+        batch, heads, q_len, _ = self.sizes
+        dim = self.program.variant.problem.head_dim
+        return {"dq_sum_desc": torch.zeros((batch * heads, q_len, dim), dtype=torch.float32, device=self.device)}
+
+    def described(self, kernel: Kernel, further: Mapping[str, Tensor]) -> Values:
         """The descriptions that a kernel takes; what belongs to rows is padded to the strides that the TMA takes."""
-        found = dict(self.tensors)
+        found = {**self.tensors, **further}
         for key in ("lse2_desc", "delta_desc") if "lse2_desc" in kernel.boxes else ():
             rows = found[key].flatten(0, 1)
             found[key] = rows if rows.shape[1] % ROW_UNIT == 0 else pad(rows, (0, -rows.shape[1] % ROW_UNIT))

@@ -16,7 +16,7 @@ from typing import Any
 from attncc.errors import InternalError
 
 #: Decorators that only wrap a definition, by the last part of their names.
-DECORATORS = frozenset({"jit", "constexpr_function", "aggregate"})
+DECORATORS = frozenset({"jit", "constexpr_function", "aggregate", "builtin"})
 FREE_IMPORTS = frozenset({"triton", "math"})
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attncc.analysis.statistics import Statistic
-from attncc.emit.triton.program import TritonProgram
+from attncc.emit.triton.program import OWN_KEYS, TritonProgram
 from attncc.emit.triton.visits import TABLE_POINTERS, table_axes
 from attncc.runtime.triton_kernel import Kernel
 from attncc.runtime.triton_values import Values, pointer
@@ -40,14 +40,14 @@ class Lister:
         batch, heads, q_len, kv_len = (values[size] for size in SIZES)
         by_batch, by_head = table_axes(self.program.variant.test)
         counts = -(-q_len // kernel.tile_q), -(-kv_len // kernel.tile_kv)
-        owned, walked = counts if name != "backward_kv" else (counts[1], counts[0])
+        owned, walked = counts if name not in OWN_KEYS else (counts[1], counts[0])
         rows = (batch if by_batch else 1) * (heads if by_head else 1) * owned
         shapes = ((rows,), (rows, walked)) * 2
         tensors = tuple(torch.empty(shape, dtype=torch.int32, device=self.device) for shape in shapes)
         own = dict(zip(TABLE_POINTERS, map(pointer, tensors), strict=True))
         given = {**values, **own, "table_heads": heads if by_head else 1}
         known = self.statistics(kernel, captures, parameters, values)
-        ascend = ascending(known, "q" if name == "backward_kv" else "kv", rows // owned, given["table_heads"])
+        ascend = ascending(known, "q" if name in OWN_KEYS else "kv", rows // owned, given["table_heads"])
         filled = {**given, **values_of(known), "ascending_ptr": None if ascend is None else pointer(ascend)}
         kernel.run(rows, filled)
         if f"refine_{name}" in self.program.lists:

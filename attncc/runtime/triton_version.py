@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -37,6 +38,10 @@ DIVISIBILITY = [["tt.divisibility", 16]]
 GLUON_VERSIONS = ("3.6",)
 #: Options whose defaults change with Triton's versions: products and sums are fused, as in Triton until 3.9.
 OPTIONS = {"enable_fp_fusion": True}
+
+#: Reading a kernel's source is Python, for which threads take turns; one after the other they come sooner to what lets
+#: others run, LLVM and ptxas. Triton changes the process's filters of warnings meanwhile, which two would mix up.
+_READING = threading.Lock()
 
 
 @cache
@@ -121,7 +126,8 @@ def compile_stages(
     backend.add_stages(stages, chosen, source.language)
     metadata = {"target": backend.target, **vars(chosen)}
     functions, modules = backend.get_codegen_implementation(chosen), backend.get_module_map()
-    module = source.make_ir(backend.target, chosen, functions, modules, context)
+    with _READING:
+        module = source.make_ir(backend.target, chosen, functions, modules, context)
     made: dict[str, str | bytes] = {}
     for extension, stage in stages.items():
         module = stage(module, metadata)

@@ -13,11 +13,15 @@ from attncc.schedule.target import Problem, Target
 
 ARCH: Final = "sm_90"
 DTYPES: Final = ("bfloat16", "float16")
+#: The backward pass that makes all gradients. Programs add to dQ in any order.
+ONE_PASS: Final = "backward"
 #: Rows of a product that one warpgroup computes.
 WARPGROUP_ROWS: Final = 64
 #: Threads and registers of a multiprocessor decide how many registers a warpgroup may have.
 REGISTERS: Final = {2: 240, 3: 160}
 PRODUCER_REGISTERS: Final = 24
+#: The same in the backward pass that makes all gradients at once: of the two that own keys, and of the one for dQ.
+ONE_PASS_REGISTERS: Final = (208, 72)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +30,10 @@ class GluonSchedule:
 
     `consumers` warpgroups own 64 queries each. `named_empties` frees stages by named barriers instead of barriers in
     memory; with `takes_turns` two consumers start their products in turn; `out_over_q` stores the output through the
-    memory of the queries; `v_stages` is 0 where V has as many stages as K. Up to `persistent_until` queries one program
-    runs on each multiprocessor and takes tile after tile: it loads the next while it ends one. With longer sequences
-    such programs drift apart and share less of the L2 cache.
+    memory of the queries; `v_stages` is 0 where V has as many stages as K. `pipelined` starts the scores of the
+    next tile behind the products of this one. Up to `persistent_until` queries one program runs on each multiprocessor
+    and takes tile after tile: it loads the next while it ends one. With longer sequences such programs drift apart and
+    share less of the L2 cache.
     """
 
     tile_q: int
@@ -40,6 +45,7 @@ class GluonSchedule:
     persistent_until: int = 0
     out_over_q: bool = False
     v_stages: int = 0
+    pipelined: bool = True
     reasons: tuple[str, ...] = ()
 
     @property
@@ -74,8 +80,8 @@ def _forward(
     )
 
 
-def _backward(tile_q: int, tile_kv: int, stages: int, v_stages: int = 0) -> GluonSchedule:
-    return GluonSchedule(tile_q, tile_kv, 2, stages, v_stages=v_stages)
+def _backward(tile_q: int, tile_kv: int, stages: int, *, pipelined: bool = True) -> GluonSchedule:
+    return GluonSchedule(tile_q, tile_kv, 2, stages, pipelined=pipelined)
 
 
 #: By pass and by head size held in the kernel.
@@ -92,6 +98,10 @@ ROWS: Final[dict[str, dict[int, tuple[GluonSchedule, ...]]]] = {
     "backward_kv": {
         64: (_backward(64, 128, 3),),
         128: (_backward(64, 128, 3),),
+    },
+    "backward": {
+        64: (_backward(64, 128, 3),),
+        128: (_backward(64, 128, 2, pipelined=False),),
     },
 }
 
@@ -122,6 +132,8 @@ def refusal(name: str, problem: Problem, target: Target, keys: float | None = No
         return f"the tensor cores of Hopper multiply {' and '.join(DTYPES)}, not {problem.dtype}"
     if problem.tile_q or problem.tile_kv:
         return "tile sizes were asked for"
+    if name == ONE_PASS and problem.deterministic:
+        return "it adds to dQ in any order, and gradients were asked for whose bits are the same in every run"
     width = max(gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim))
     if width not in ROWS.get(name, {}):
         return f"this pass has none for heads of {max(problem.head_dim, problem.value_dim)}"

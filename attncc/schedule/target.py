@@ -42,8 +42,9 @@ class Problem:
     one is at hand: the pipeline draws `in_bounds` from them, the loads (by their number in the canonical spec, see
     `attncc.schedule.loads`) whose indices are proven, `plain`, those of them that are never negative, and `nonzero`,
     the divisions by what is not 0; all others are guarded. `gradients` is None where no backward pass is wanted.
-    `tile_q` and `tile_kv` are the caller's; `refine` asks to look inside the tiles that their test leaves open. `tf32`
-    lets products of float32 round their factors to TF32, for a GPU that can (`has_tf32`).
+    `tile_q` and `tile_kv` are the caller's; `refine` asks to look inside the tiles that their test leaves open, and
+    `deterministic` for gradients whose bits are the same in every run. `tf32` lets products of float32 round their
+    factors to TF32, for a GPU that can (`has_tf32`).
     """
 
     dtype: str = "float32"
@@ -60,6 +61,7 @@ class Problem:
     tile_kv: int | None = None
     refine: bool = False
     tf32: bool = False
+    deterministic: bool = False
     facts: Facts | None = None
 
     @property

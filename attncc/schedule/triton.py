@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attncc.errors import InputError
 from attncc.schedule.gluon import ARCH as GLUON_ARCH
-from attncc.schedule.gluon import GluonSchedule, choose_gluon_schedules, refusal
+from attncc.schedule.gluon import ONE_PASS, GluonSchedule, choose_gluon_schedules, refusal
 from attncc.schedule.target import Problem, Target
 
 Row = tuple[int, int, int, int]  # tile_q, tile_kv, num_warps, num_stages
@@ -34,19 +34,23 @@ AnySchedule = TritonSchedule | GluonSchedule
 
 @dataclass(frozen=True, slots=True)
 class Schedules:
-    """How each pass of a variant runs. `others` are further choices by name, for kernels that the first do not suit."""
+    """How each pass of a variant runs. `others` are further choices by name, for kernels that the first do not suit.
+
+    `backward` are the choices for one pass that makes all gradients; where there are none two passes run.
+    """
 
     forward: AnySchedule
     backward_q: AnySchedule
     backward_kv: AnySchedule
     backward_pairs: TritonSchedule
     others: tuple[tuple[str, tuple[AnySchedule, ...]], ...] = ()
+    backward: tuple[GluonSchedule, ...] = ()
 
     @property
     def has_gluon(self) -> bool:
         """Whether some pass may run in Gluon."""
         every = (getattr(self, name) for name in ROWS), (s for _, further in self.others for s in further)
-        return any(isinstance(schedule, GluonSchedule) for schedules in every for schedule in schedules)
+        return bool(self.backward) or any(isinstance(s, GluonSchedule) for schedules in every for s in schedules)
 
     def without_gluon(self, why: str) -> Schedules:
         """These schedules for what Gluon kernels do not take, and why: the first choices that are Triton's."""
@@ -57,10 +61,13 @@ class Schedules:
             for t in [[s for s in found if isinstance(s, TritonSchedule)]]
         }
         firsts: dict[str, Any] = {name: found[0] for name, found in plain.items()}
-        return replace(self, **firsts, others=tuple((name, found[1:]) for name, found in plain.items()))
+        others = tuple((name, found[1:]) for name, found in plain.items())
+        return replace(self, **firsts, others=others, backward=())
 
     def choices(self, name: str) -> tuple[Schedules, ...]:
-        """These schedules, then the same with each further choice for one name."""
+        """These schedules, then the same with each further choice for one name; the last for one pass is two."""
+        if name == ONE_PASS:
+            return tuple(replace(self, backward=self.backward[i:]) for i in range(len(self.backward) + 1))
         further = dict(self.others).get(name, ())
         return (self, *(replace(self, **{name: schedule}) for schedule in further))  # type: ignore[arg-type]  # a pass
 
@@ -76,7 +83,7 @@ ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "backward_q": {
         64: ((64, 32, 4, 3), (128, 64, 8, 3), (64, 64, 4, 2), (64, 32, 4, 1)),
         128: ((128, 64, 8, 3), (128, 32, 8, 3), (64, 64, 8, 2), (64, 32, 4, 2), (64, 32, 4, 1)),
-        256: ((128, 32, 8, 3), (128, 32, 8, 2), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1)),
+        256: ((128, 32, 8, 3), (128, 32, 8, 2), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 8, 1), (32, 32, 4, 1)),
     },
     "backward_kv": {
         64: ((64, 64, 4, 3), (64, 64, 4, 2), (32, 64, 4, 3), (32, 64, 4, 2), (32, 64, 8, 1), (32, 32, 4, 1)),
@@ -103,27 +110,30 @@ TABULATED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {128: ((64, 32, 4, 3), *ROWS["forward"][128])},
     "backward_kv": ROWS["backward_kv"],
 }
-#: For float32, whose products run on the ordinary units in full precision: the largest tiles that keep their values in
-#: registers (compiled for sm_90 and, last in each row, gfx942, Triton 3.6, 2026-11-24; not timed).
+#: For float32, whose products run on the ordinary units in full precision. Triton unrolls them: with more than 512 of a
+#: product in each thread, kernels spill in some variants and take seconds to compile. First come tiles that spill in
+#: none of nine variants and read shared memory seldom: rows of both factors of `q @ k.T` begin in the same bank, so
+#: that many owned rows and few warps pay (compiled for sm_90 and, last in each row, gfx942, Triton 3.6, 2026-11-24;
+#: not timed).
 WIDE_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {
-        64: ((32, 32, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
-        128: ((32, 32, 8, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
-        256: ((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
+        64: ((64, 32, 8, 2), (64, 16, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+        128: ((32, 16, 8, 2), (16, 32, 4, 1), (16, 16, 4, 1)),
+        256: ((32, 16, 8, 2), (16, 16, 8, 1), (16, 16, 4, 1)),
     },
     "backward_q": {
-        64: ((32, 32, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
-        128: ((32, 32, 16, 1), (32, 16, 8, 1), (16, 16, 8, 1)),
+        64: ((64, 32, 8, 1), (64, 16, 8, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+        128: ((32, 16, 8, 1), (16, 16, 8, 1)),
         256: ((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
     },
     "backward_kv": {
-        64: ((32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
-        128: ((32, 32, 16, 1), (32, 16, 8, 1), (16, 16, 8, 1)),
+        64: ((16, 64, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
+        128: ((16, 32, 8, 1), (16, 16, 8, 1)),
         256: ((16, 16, 8, 1), (16, 16, 4, 1)),
     },
     "backward_pairs": {
         64: ((32, 32, 8, 1), (16, 16, 4, 1)),
-        128: ((32, 32, 16, 1), (16, 16, 8, 1)),
+        128: ((32, 16, 8, 1), (16, 16, 8, 1)),
         256: ((16, 16, 8, 1), (16, 16, 4, 1)),
     },
 }
@@ -170,7 +180,7 @@ def choose_triton_schedules(
         chosen[name] = (*choose_gluon_schedules(name, problem, target, keys), *plain)
     others = tuple((name, schedules[1:]) for name, schedules in chosen.items())
     firsts: dict[str, Any] = {name: schedules[0] for name, schedules in chosen.items()}
-    return Schedules(**firsts, others=others)
+    return Schedules(**firsts, others=others, backward=choose_gluon_schedules(ONE_PASS, problem, target, keys))
 
 
 def _plain(schedule: TritonSchedule, why: str) -> TritonSchedule:
@@ -221,9 +231,10 @@ def _reasons(row: Row, problem: Problem, rows: tuple[Row, ...]) -> tuple[str, ..
     tile_q, tile_kv, warps, stages = row
     first, where = "fastest of those measured that keep their values in registers", MEASURED
     if problem.dtype == "float32":
-        first = "the largest of those compiled that keep their values in registers"
-        how = "rounded to TF32 on the matrix units" if problem.tf32 else "in full precision on the ordinary units"
-        where = f"float32 products {how}; not timed"
+        first, how = "reads shared memory seldom", "in full precision on the ordinary units"
+        if problem.tf32:
+            first, how = "the largest of those compiled", "rounded to TF32 on the matrix units"
+        first, where = f"{first}, with all values in registers", f"float32 products {how}; not timed"
     why = first if row == rows[0] else "the fastest that fits this GPU's memory and registers"
     return (f"tiles of {tile_q} queries x {tile_kv} keys, {warps} warps, {stages} stages: {why} ({where})",)
 

@@ -265,7 +265,49 @@ def test_what_torch_cannot_follow_breaks_the_graph_and_stays_right():
         close("gradient", found, wanted, 1e-12)
 
 
-def test_values_given_by_name_break_the_graph_and_stay_right():
+FACTOR = 0.5
+
+
+def with_a_factor(score, b, h, q, kv):
+    return score * FACTOR * GATE[h] + TABLE[q - kv + 100]
+
+
+def test_values_given_by_name_stay_in_the_graph(monkeypatch):
+    variant, counted = attncc.compile(with_a_factor, causal), Counted()
+
+    def model(q, k, v, gate, table):
+        return variant(q, k, v, GATE=gate, TABLE=table).sin()
+
+    compiled = torch.compile(model, fullgraph=True, backend=counted)
+    for length in (19, 33, 12):
+        leaves = [*tensors(q_len=length), torch.rand(4, dtype=torch.float64), torch.randn(200, dtype=torch.float64)]
+        leaves = [leaf.requires_grad_() for leaf in leaves]
+        grads = [torch.autograd.grad(run(*leaves).sum(), leaves) for run in (model, compiled)]
+        for wanted, found in zip(*grads, strict=True):
+            close("gradient", found, wanted, 1e-12)
+    assert counted.graphs == 2
+    for factor in (0.25, 0.75, -1.0):  # a constant of the functions, which torch.compile leaves open at last
+        monkeypatch.setitem(globals(), "FACTOR", factor)
+        close("out", compiled(*leaves), model(*leaves), 1e-12)
+
+
+def test_parameters_given_by_name_stay_in_the_graph_and_open():
+    counted = Counted()
+
+    def made(size):
+        return lambda b, h, i, j: (i >= j) & (i - j < size)
+
+    variant = attncc.compile(None, made(5))
+    compiled = torch.compile(lambda q, k, v, size: variant(q, k, v, size=size), fullgraph=True, backend=counted)
+    for size in (3, 4, 6, 9):
+        qkv = tensors()
+        close("out", compiled(*qkv, size), variant(*qkv, size=size), 1e-12)
+    assert counted.graphs == 2
+    bound, qkv = variant.bind(size=4), tensors()
+    close("out", torch.compile(lambda *own: bound(*own), fullgraph=True, backend="eager")(*qkv), bound(*qkv), 1e-12)
+
+
+def test_some_values_given_by_name_break_the_graph_and_stay_right():
     gate = torch.rand(4, dtype=torch.float64)
     variant = attncc.compile(of_a_global, causal)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attncc import pipeline
 from attncc.emit import differentiable
-from attncc.emit.triton.program import Emitted
+from attncc.emit.triton.program import OWN_KEYS, Emitted
 from attncc.frontend import parse
 from attncc.ir import AttentionSpec
 from attncc.reference import reference, reference_scores
@@ -23,7 +23,7 @@ from attncc.runtime import op
 from attncc.runtime.triton_build import is_descriptor
 from attncc.runtime.triton_values import call_values, key_of
 from attncc.schedule import Gradients, Target
-from attncc.schedule.gluon import GluonSchedule
+from attncc.schedule.gluon import ONE_PASS, GluonSchedule
 from attncc.variants.gallery import gallery
 from tests.gluon.simulator import Descriptor
 
@@ -76,19 +76,21 @@ class Call:
         return float(self.head_dim**-0.5)
 
     def emitted(self, kernel: str, schedule: GluonSchedule | None = None) -> Emitted:
-        """A kernel of the variant, under its first schedule or this one."""
+        """A kernel of the variant, under its first schedule or this one; backward in one pass only by its own name."""
         of_captures = tuple(
             can and c.is_floating_point() for can, c in zip(differentiable(self.spec), self.captures, strict=True)
         )
         gradients = None if kernel == "forward" else Gradients(True, True, True, of_captures)
         q, k, v, *_ = self.tensors
         problem = op.problem_of((q, k, v, *self.captures), self.parameters, gradients, 0, 0)
+        problem = replace(problem, deterministic=kernel != ONE_PASS)
         lowered = pipeline.lower(self.written, problem, HOPPER)
         programs = lowered.triton_forward if gradients is None else lowered.triton_backward
         assert programs is not None
         program = programs(True, False)
         if schedule is not None:
-            program = program.rescheduled(replace(program.schedules, **{kernel: schedule}))
+            chosen: Any = {kernel: (schedule,) if kernel == ONE_PASS else schedule}
+            program = program.rescheduled(replace(program.schedules, **chosen))
         return program.passes[kernel]
 
     @cached_property
@@ -126,7 +128,10 @@ class Call:
         given: dict[str, Any] = {}
         for argument, role in zip(emitted.kernel.run_time, emitted.roles, strict=True):
             key = key_of(role)
-            if is_descriptor(argument.type):
+            if key == "dq_sum_desc":
+                sums = np.zeros((BATCH * HEADS, self.sizes.q_len, self.head_dim), np.float32)
+                given[argument.name] = Descriptor(sums, [1, emitted.schedule.tile_q, 64], "fp32")
+            elif is_descriptor(argument.type):
                 box = [int(size) for size in argument.type.split("[")[1].split("]")[0].split(",")]
                 name = key.removesuffix("_desc")
                 base = (
@@ -137,7 +142,7 @@ class Call:
             elif role.kind in ("partial_count_ptr", "partial_index_ptr", "full_count_ptr", "full_index_ptr"):
                 given[argument.name] = self.table(emitted)[role.kind]
             elif role.kind == "grad_sum":
-                rows_of = self.sizes.q_len if emitted.kernel.entry == "backward_q" else self.sizes.kv_len
+                rows_of = self.sizes.kv_len if emitted.kernel.entry in OWN_KEYS else self.sizes.q_len
                 given[argument.name] = np.full((BATCH, HEADS, rows_of), np.nan, np.float32)
             else:
                 value = values[key]
@@ -147,8 +152,9 @@ class Call:
     def table(self, emitted: Emitted) -> dict[str, np.ndarray[Any, Any]]:
         """The tiles that the kernel visits, counted pair by pair; one row of tiles for each sequence and head."""
         tile_q, tile_kv = emitted.schedule.tile_q, emitted.schedule.tile_kv
-        seen = self.visible if emitted.kernel.entry != "backward_kv" else self.visible.swapaxes(2, 3)
-        own, walked = (tile_q, tile_kv) if emitted.kernel.entry != "backward_kv" else (tile_kv, tile_q)
+        keys = emitted.kernel.entry in OWN_KEYS
+        seen = self.visible.swapaxes(2, 3) if keys else self.visible
+        own, walked = (tile_kv, tile_q) if keys else (tile_q, tile_kv)
         made: dict[str, list[Any]] = {"partial_count": [], "partial_index": [], "full_count": [], "full_index": []}
         width = -(-seen.shape[3] // walked)
         shared = not bool((seen != seen[:, :1]).any())
@@ -165,7 +171,7 @@ class Call:
 
     def grid(self, emitted: Emitted) -> int:
         """The programs of a launch."""
-        keys = emitted.kernel.entry == "backward_kv"
+        keys = emitted.kernel.entry in OWN_KEYS
         length, tile = (
             (self.sizes.kv_len, emitted.schedule.tile_kv) if keys else (self.sizes.q_len, emitted.schedule.tile_q)
         )
@@ -184,3 +190,7 @@ def check(found: Mapping[str, Any], wanted: Mapping[str, np.ndarray[Any, Any]]) 
         if f"{name}_desc" in found:
             bound = 2**-5 * max(1.0, float(np.abs(values).max()))
             np.testing.assert_allclose(found[f"{name}_desc"].base, values, atol=bound, err_msg=name)
+    if "dq_sum_desc" in found:
+        sums = found["dq_sum_desc"].base * found["scale"]
+        bound = 2**-5 * max(1.0, float(np.abs(wanted["dq"]).max()))
+        np.testing.assert_allclose(sums.reshape(wanted["dq"].shape), wanted["dq"], atol=bound, err_msg="dq")

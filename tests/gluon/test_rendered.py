@@ -10,7 +10,7 @@ from attncc.schedule.gluon import ROWS
 from tests.gluon.rendered import call, check
 from tests.gluon.simulator import Fault, simulate
 
-KERNELS = ("forward", "backward_q", "backward_kv")
+KERNELS = ("forward", "backward_q", "backward_kv", "backward")
 #: Closed forms, tables, per-head masks, scores with captures, rows without a visible key, and no mask at all.
 NAMES = ("full", "causal", "sliding_window", "documents", "alibi", "soft_cap", "head_windows", "padding")
 
@@ -25,7 +25,7 @@ def test_results_are_right_in_a_drawn_order(name, kernel):
     check(arguments, made.wanted)
 
 
-@pytest.mark.parametrize("slow", ["produce", "consume[0]", "consume[1]", "transfers"])
+@pytest.mark.parametrize("slow", ["produce", "consume[0]", "consume[1]", "reduce", "transfers"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_nobody_waits_for_ever_when_one_is_slow(kernel, slow):
     made = call("causal", 332)
@@ -68,6 +68,14 @@ PLANTED = {
         "q_desc.block_type.nbytes",
     ),
     "a wait has the wrong phase": ("backward_kv", r"\(done // STAGES\) & 1\)", "((done // STAGES) & 1) ^ 1)"),
+    "gradients of scores are not fenced": (
+        "backward",
+        r"            fence_async_shared\(\)\n            named_barrier",
+        "            named_barrier",
+    ),
+    "K is overwritten while dQ is made": ("backward", r"    mbarrier.wait\(k_done, 0\)[^\n]*\n", ""),
+    "a share of dQ is overwritten": ("backward", r"                tma.store_wait\(SLOTS - 1\)[^\n]*\n", ""),
+    "gradients of scores are overwritten": ("backward", r"(?m)^ *mbarrier.wait\(grads_empty[^\n]*\n", ""),
     "the output is not fenced": ("forward", r"            fence_async_shared\(\)\n            tma", "            tma"),
 }
 

@@ -25,29 +25,31 @@ ORDERING = ("named_barrier", "acquire", "release")
 
 PASSES = [(name, dim, i) for name, rows in schedules.ROWS.items() for dim, row in rows.items() for i in range(len(row))]
 CHOICES = sorted({(dim, i) for _, dim, i in PASSES})
-SLOW = ["nobody", "produce", "consume[0]", "consume[1]", "transfers"]
+SLOW = ["nobody", "produce", "consume[0]", "consume[1]", "reduce", "transfers"]
 #: Each choice with every slow part; in `make test` with two of them.
 PACES = [
-    (dim, i, slow) for at, (dim, i) in enumerate(CHOICES) for slow in (SLOW * 2)[at : at + (5 if SHARE == 1 else 2)]
+    (dim, i, slow) for at, (dim, i) in enumerate(CHOICES) for slow in (SLOW * 2)[at : at + (6 if SHARE == 1 else 2)]
 ]
 
 
-def choose(dim: int, i: int) -> Any:
-    """What runs every pass under its choice of this number, or its last."""
+def choose(dim: int, i: int, *, one_pass: bool) -> Any:
+    """What runs every pass under its choice of this number, or its last; backward in one pass or in two."""
 
     def settle(program: TritonProgram) -> TritonProgram:
         rows = {name: found[dim] for name, found in schedules.ROWS.items() if dim in found}
-        chosen = {name: row[min(i, len(row) - 1)] for name, row in rows.items()}
+        chosen: dict[str, Any] = {name: row[min(i, len(row) - 1)] for name, row in rows.items()}
+        chosen["backward"] = (chosen["backward"],) if one_pass and "backward" in chosen else ()
         return program.rescheduled(replace(program.schedules, **chosen))
 
     return settle
 
 
+@pytest.mark.parametrize("one_pass", [True, False])
 @pytest.mark.parametrize(("dim", "i", "slow"), PACES)
-def test_kernels_are_right_however_slow_a_part_is(dim: int, i: int, slow: str):
+def test_kernels_are_right_however_slow_a_part_is(dim: int, i: int, slow: str, one_pass: bool):
     name = ("causal", "documents", "full")[(i + SLOW.index(slow)) % 3]
     case = gallery_case(name, 260, dim=dim, value_dim=dim, batch=1, heads=2, group=2)
-    with simulated(seed=i, slow=(slow,), settle=choose(dim, i)) as launches:
+    with simulated(seed=i, slow=(slow,), settle=choose(dim, i, one_pass=one_pass)) as launches:
         found = outcome(triton(case), *case.tensors(torch.bfloat16))
     wanted = outcome(dense(case), *case.tensors(torch.float64))
     assert max(errors(found, wanted)) < TOLERANCE
@@ -55,20 +57,24 @@ def test_kernels_are_right_however_slow_a_part_is(dim: int, i: int, slow: str):
 
 
 @cache
-def launches_of(dim: int) -> dict[str, Launch]:
+def launches_of(dim: int, one_pass: bool) -> dict[str, Launch]:
     """Launches of the first schedules, forward by one program that takes all tiles in turn."""
     case = gallery_case("causal", LENGTH, dim=dim, value_dim=dim, batch=1, heads=1, group=1)
-    with simulated(settle=choose(dim, 0)) as launches:
+    with simulated(settle=choose(dim, 0, one_pass=one_pass)) as launches:
         outcome(triton(case), *case.tensors(torch.bfloat16))
     found = {launch.kernel.entry: launch for launch in launches if launch.kernel.gluon}
     return {name: replace(one, grid=(1, 1, 1)) if name == "forward" else one for name, one in found.items()}
 
 
 @pytest.mark.parametrize(
-    ("name", "dim"), [("forward", 64), ("forward", 128), ("backward_q", 64), ("backward_kv", 64), ("backward_kv", 128)]
+    ("name", "dim"),
+    [
+        *[("forward", 64), ("forward", 128), ("backward_q", 64), ("backward_kv", 64), ("backward_kv", 128)],
+        *[("backward", 64), ("backward", 128)][SHARE != 1 :],
+    ],
 )
 def test_no_mutant_of_the_kernels_survives(name: str, dim: int):
-    launch = launches_of(dim)[name]
+    launch = launches_of(dim, name == "backward")[name]
     text = launch.kernel.source.text
     assert launch.again(text, seed=1)
     survivors = [one.name for one in mutants(text, ORDERING) if not caught(launch, one.text)]

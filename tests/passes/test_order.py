@@ -59,6 +59,47 @@ def test_a_bound_on_both_sides_has_one_spelling(backend: str) -> None:
     assert len({digest(text(mask), backend) for mask in one_sided} | kernels[0]) == 4
 
 
+#: Masks that are equal, each line in several spellings.
+SPELLINGS = (
+    (
+        "q_idx - kv_idx < w",
+        "q_idx < kv_idx + w",
+        "kv_idx > q_idx - w",
+        "q_idx - kv_idx <= w - 1",
+        "kv_idx - q_idx > -w",
+    ),
+    ("q_idx - kv_idx < 8", "q_idx - kv_idx <= 7", "q_idx < kv_idx + 8", "kv_idx >= q_idx - 7"),
+    ("kv_idx - q_idx >= 3", "q_idx <= kv_idx - 3", "q_idx + 2 < kv_idx"),
+    ("q_idx > kv_idx", "q_idx >= kv_idx + 1", "kv_idx + 1 <= q_idx"),
+    ("q_idx - kv_idx == w", "q_idx == kv_idx + w", "kv_idx == q_idx - w"),
+    ("kv_idx < s", "kv_idx <= s - 1", "kv_idx + 1 <= s"),
+    ("abs(q_idx - kv_idx) <= w", "kv_idx + w >= q_idx and kv_idx <= q_idx + w"),
+    (
+        "q_idx >= kv_idx and (kv_idx < s or q_idx - kv_idx < w)",
+        "q_idx >= kv_idx and kv_idx < s or q_idx < kv_idx + w and kv_idx <= q_idx",
+    ),
+    (
+        "b == 1 or h < 2 and (q_idx >= kv_idx or kv_idx < s)",
+        "(q_idx >= kv_idx and h < 2) or b == 1 or (kv_idx < s and h <= 1)",
+    ),
+    ("kv_idx < s or q_idx >= kv_idx and h < 2", "(kv_idx < s or h < 2) and (q_idx >= kv_idx or kv_idx < s)"),
+)
+
+
+@pytest.mark.parametrize("masks", SPELLINGS)
+def test_spellings_of_one_mask_share_their_kernels(masks: tuple[str, ...]) -> None:
+    for backend in TARGETS:
+        assert len({digest(text(mask), backend) for mask in masks}) == 1
+    wanted = print_expr(parse(text(masks[0])).mask)
+    assert {print_expr(pipeline.canonicalize(parse(text(mask))).mask) for mask in masks} == {wanted}
+
+
+def test_what_could_overflow_on_the_other_side_stays_where_it_is() -> None:
+    for mask in ("q_idx + kv_len - q_len >= kv_idx", "q_idx + 3 < w", "q_idx + s >= w", "kv_idx > -w"):
+        spec = parse(text(mask))
+        assert order(spec.mask, spec) is spec.mask
+
+
 def test_captures_of_any_name_share_what_is_compiled() -> None:
     compiled = []
     for written in EQUAL["captures"]:

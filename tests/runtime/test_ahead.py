@@ -35,7 +35,7 @@ def settled(monkeypatch):
 
 
 def begin(given: list[torch.Tensor], text: str | None = None):
-    thread = ahead.begin_backward(text or pipeline.remember(parse(TEXT)), given, (), (0, 0), False, KIND)
+    thread = ahead.begin_backward(text or pipeline.remember(parse(TEXT)), given, (), (0, 0), False, False, KIND)
     if thread is not None:
         thread.join()
     return thread

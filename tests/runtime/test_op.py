@@ -220,8 +220,8 @@ def test_compile_sees_no_graph_break(dynamic):
 
 def test_torch_finds_the_operator_well_made():
     (q, k, v), text = qkv(q_len=9, kv_len=9), pipeline.remember(ALIBI)
-    # the last argument before the switch names the back end
-    given = (q, k, v, [slopes()], [30], 0.3, text, 0, 0, "torch", False, True)
+    # the last argument before the switches names the back end
+    given = (q, k, v, [slopes()], [30], 0.3, text, 0, 0, "torch", False, False, True)
     torch.library.opcheck(torch.ops.attncc.forward.default, given)
 
 

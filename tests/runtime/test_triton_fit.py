@@ -82,6 +82,28 @@ def test_a_schedule_that_spills_gives_way_to_the_next():
     assert settled.schedules.backward_kv == own.schedules.backward_kv
 
 
+@pytest.mark.parametrize(("processors", "compiled"), [(2, 2), (16, 5)])
+def test_where_the_first_choice_does_not_fit_several_others_are_compiled_at_once(monkeypatch, processors, compiled):
+    own = program()
+    first = own.passes["backward_kv"].kernel
+    seen, lock, together = [first], threading.Lock(), threading.Barrier(compiled - 1)
+
+    def build(kernel, target):
+        with lock:
+            is_new = kernel.entry == "backward_kv" and kernel not in seen
+            seen.extend([kernel] * is_new)
+        if is_new:
+            together.wait(60)  # breaks if one waits for another
+        return built(8 if kernel == first else 0)
+
+    monkeypatch.setattr(triton_fit.os, "cpu_count", lambda: processors)
+    monkeypatch.setattr(triton_build, "is_built", lambda kernel, target: kernel.entry != "backward_kv")
+    monkeypatch.setattr(triton_build, "build", build)
+    settled = triton_fit.settle_for(own, "sm_80", build)
+    assert settled.schedules.backward_kv == own.schedules.choices("backward_kv")[1].backward_kv
+    assert len(seen) == compiled
+
+
 def test_a_misfit_says_why():
     own = program()
     assert triton_fit.misfit(own, "backward_q", "sm_80", lambda kernel, target: built()) is None

@@ -1,4 +1,4 @@
-"""The Gluon kernels of a variant, drawn: forward, and the two passes backward.
+"""The Gluon kernels of a variant, drawn: forward, the two passes backward, and the one pass that makes all gradients.
 
 Each function fills one template and names the arguments of its kernel in their order. What is computed of a pair, a row
 or a tile is drawn as for Triton; a template cuts a program into a warp that loads and warpgroups that compute.
@@ -10,7 +10,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from attncc.emit.gluon.language import MISSING, descriptor_type, row_type
+from attncc.emit.gluon.language import MISSING, descriptor_type, row_type, sum_type
 from attncc.emit.gluon.visits import Steps
 from attncc.emit.kernel import Argument
 from attncc.emit.templates import fill
@@ -30,14 +30,20 @@ from attncc.emit.triton.plan import (
 )
 from attncc.emit.triton.visits import KEYS, QUERIES, Visits
 from attncc.ir import TRUE
-from attncc.schedule.gluon import PRODUCER_REGISTERS, REGISTERS, GluonSchedule, gluon_head_tile
+from attncc.schedule.gluon import ONE_PASS_REGISTERS, PRODUCER_REGISTERS, REGISTERS, GluonSchedule, gluon_head_tile
 from attncc.schedule.gluon import WARPGROUP_ROWS as ROWS
 
 #: Bytes of K and V, or of Q and gradients, that heads running side by side may keep in the L2 cache.
 L2_BYTES: Final = 20 << 20
-WARPS: Final = ("consume", "produce")
-SHARED: Final = ("q_tiles", "k_tiles", "v_tiles", "out_tiles", "do_tiles", "lse2_rows", "delta_rows")
-BARRIERS: Final = ("q_full", "q_empty", "k_full", "k_empty", "v_full", "v_empty", "do_full", "empty")
+WARPS: Final = ("consume", "reduce", "produce")
+SHARED: Final = (
+    *("q_tiles", "k_tiles", "v_tiles", "out_tiles", "do_tiles", "lse2_rows", "delta_rows", "grad_tiles", "dq_tiles"),
+)
+BARRIERS: Final = (
+    *("q_full", "q_empty", "k_full", "k_empty", "v_full", "v_empty", "do_full", "empty", "grads_empty", "k_done"),
+)
+#: Columns of dQ that are added at a time.
+PART: Final = 64
 RESULTS: Final = ("lse_ptr", "largest_ptr", "sums_ptr")
 
 
@@ -94,6 +100,17 @@ def backward_q(variant: Variant, schedule: GluonSchedule, docstring: Sequence[st
 
 def backward_kv(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
     """The pass in which a program owns a tile of keys."""
+    return _over_keys(variant, schedule, docstring, readable=readable, one_pass=False)
+
+
+def backward(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str], *, readable: bool) -> Drawn:
+    """The pass in which a program owns a tile of keys, and adds what they give to the gradients of all queries."""
+    return _over_keys(variant, schedule, docstring, readable=readable, one_pass=True)
+
+
+def _over_keys(
+    variant: Variant, schedule: GluonSchedule, docstring: Sequence[str], *, readable: bool, one_pass: bool
+) -> Drawn:
     draft = Draft(variant.guarded, variant.problem, "gluon/backward_kv", readable=readable)
     tiles = draw_visits(draft, variant, QUERIES)
     sums = variant.column_sums
@@ -109,13 +126,20 @@ def backward_kv(variant: Variant, schedule: GluonSchedule, docstring: Sequence[s
             "sum_stores": [
                 f"tl.store(grad_sum{i}_ptr + {at}, grad_sum{i}, mask=kv_row < kv_len)" for i in range(len(sums))
             ],
+            "kernel": "backward" if one_pass else "backward_kv",
+            "one_pass": one_pass,
+            "pipelined": schedule.pipelined,
         }
     )
+    if one_pass:
+        owner, adder = ONE_PASS_REGISTERS
+        values |= {"worker_warps": "[4, 4, 1]", "worker_registers": str([owner, adder, PRODUCER_REGISTERS])}
     head, value = _widths(variant)
     boxes: dict[str, tuple[int, ...]]
     boxes = {"q_desc": (schedule.tile_q, head), "k_desc": (ROWS, head), "v_desc": (ROWS, value)}
     boxes |= {"do_desc": (schedule.tile_q, value), "lse2_desc": (schedule.tile_q,), "delta_desc": (schedule.tile_q,)}
     boxes |= {"dk_desc": (ROWS, head), "dv_desc": (ROWS, value)}
+    boxes |= {"dq_sum_desc": (1, schedule.tile_q, PART)} if one_pass else {}
     extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *table_arguments(tiles)]
     return _drawn("backward_kv", variant, schedule, values, boxes, [], [*extra, *sum_arguments(sums)])
 
@@ -136,7 +160,7 @@ def _drawn(
 ) -> Drawn:
     """The template filled, with what each kind of warps takes, and the arguments of the kernel."""
     dtype = variant.problem.dtype
-    types = {n: row_type(*box) if len(box) == 1 else descriptor_type(dtype, *box) for n, box in boxes.items()}
+    types = {n: _type(dtype, box) for n, box in boxes.items()}
     described = [(Argument(name, type_), Role(name)) for name, type_ in types.items()]
     scale = (Argument("scale", "fp32"), Role("scale"))
     arguments = (*described, *rows, *extra, *map(size, SIZES), scale)
@@ -144,6 +168,17 @@ def _drawn(
     names = [*(one.name for one, _ in arguments[: len(described) + len(rows)]), *SHARED, *BARRIERS]
     names += [one.name for one, _ in arguments[len(described) + len(rows) :]]
     return Drawn(values | _warp_parameters(template, values, names), arguments)
+
+
+def _type(dtype: str, box: tuple[int, ...]) -> str:
+    """The type of a tensor that the TMA moves: rows of lse2 and delta, tiles of a sum, or tiles of a head."""
+    match box:
+        case (rows,):
+            return row_type(rows)
+        case (1, rows, columns):
+            return sum_type(rows, columns)
+        case _:
+            return descriptor_type(dtype, *box)
 
 
 def _common(draft: Draft, schedule: GluonSchedule, docstring: Sequence[str]) -> dict[str, object]:
@@ -239,7 +274,7 @@ def _warp_parameters(template: str, values: Mapping[str, object], names: Sequenc
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and node.name in WARPS
     }
-    return {f"{kind}r_parameters": _wrapped([name for name in names if name in read[kind]]) for kind in WARPS}
+    return {f"{kind}r_parameters": _wrapped([name for name in names if name in own]) for kind, own in read.items()}
 
 
 def _wrapped(names: Sequence[str]) -> list[str]:

@@ -47,3 +47,12 @@ def row_type(rows: int) -> str:
         "cga_layout=[])"
     )
     return f"tensordesc<fp32[1, {rows}],{layout}>"
+
+
+def sum_type(rows: int, columns: int) -> str:
+    """The type of a tensor [B * H, N, D] of float32 to which the TMA adds tiles, as Triton writes it."""
+    layout = (
+        "NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=32, rank=3, transposed=False, fp4_padded=False, "
+        "cga_layout=[])"
+    )
+    return f"tensordesc<fp32[1, {rows}, {columns}],{layout}>"

@@ -53,7 +53,7 @@ HUGE: Final = 4096
 @dataclass(frozen=True, slots=True)
 class Variant:
     """What the kernels of one variant are drawn from. `aligned` promises addresses and strides divisible by 16;
-    `wide` takes sequences of 2 ** 31 elements and more."""
+    `wide` takes sequences of 2 ** 31 elements and more; `one_pass` makes all gradients in programs that own keys."""
 
     guarded: Guarded
     problem: Problem
@@ -62,6 +62,7 @@ class Variant:
     aligned: bool = True
     wide: bool = False
     grad_lse: bool = False
+    one_pass: bool = False
 
     @property
     def spec(self) -> AttentionSpec:
@@ -88,12 +89,14 @@ class Variant:
     @property
     def row_sums(self) -> tuple[Expr, ...]:
         """The reads whose gradients a tile of queries owns."""
-        return tuple(load for load in self.loads if "kv_idx" not in depends_on(load))
+        of_rows = (load for load in self.loads if "kv_idx" not in depends_on(load))
+        return tuple(load for load in of_rows if not self.one_pass or "q_idx" in depends_on(load))
 
     @property
     def column_sums(self) -> tuple[Expr, ...]:
-        """The reads whose gradients a tile of keys owns."""
-        return tuple(load for load in self.loads if depends_on(load) & {"q_idx", "kv_idx"} == {"kv_idx"})
+        """The reads whose gradients a tile of keys owns: those of neither position too, if it may own all."""
+        of_columns = (load for load in self.loads if "q_idx" not in depends_on(load))
+        return tuple(load for load in of_columns if self.one_pass or "kv_idx" in depends_on(load))
 
     @property
     def diagonal_sums(self) -> tuple[Expr, ...]:

@@ -31,7 +31,7 @@ from attncc.emit.triton.layout import prune, space, wrap, wrap_prose
 from attncc.emit.triton.plan import Drawn, Role
 from attncc.emit.triton.tables import list_tiles, refine_tiles
 from attncc.emit.triton.visits import is_tabulated
-from attncc.schedule.gluon import GluonSchedule
+from attncc.schedule.gluon import ONE_PASS, GluonSchedule
 from attncc.schedule.triton import AnySchedule, Schedules, TritonSchedule
 
 
@@ -65,9 +65,7 @@ def _emit_pass(name: str, draw: Callable[..., Drawn], variant: Variant, schedule
     language = "Triton"
     if isinstance(schedule, GluonSchedule):
         language, draw = "Gluon", getattr(gluon_kernels, name)
-    lines = wrap_prose(
-        docstring(variant.spec.name, text, schedule.reasons, f"{name.replace('_', ' over ')}, {language}")
-    )
+    lines = wrap_prose(docstring(variant.spec.name, text, schedule.reasons, f"{TITLES[name]}, {language}"))
     return _emit(name, schedule, variant, lambda readable: draw(variant, schedule, lines, readable=readable))
 
 
@@ -123,7 +121,8 @@ def _emit(
 
 def _text(template: str, drawn: Drawn, gluon: bool) -> tuple[str, tuple[str, ...]]:
     """A filled template, and the arguments that it does without."""
-    filled = fill(f"{'gluon' if gluon else 'triton'}/{template}", dict(drawn.values))
+    name = "backward_kv" if template == ONE_PASS else template
+    filled = fill(f"{'gluon' if gluon else 'triton'}/{name}", dict(drawn.values))
     text, idle = prune(tidy(to_gluon(filled) if gluon else filled))
     return space([row for line in text.split("\n") for row in wrap(line)]), idle
 
@@ -169,8 +168,26 @@ def gluon_refusal(variant: Variant) -> str | None:
     return None
 
 
+def fits_one_pass(variant: Variant) -> bool:
+    """Whether one pass can make all gradients: those of q, k and v are asked for, and none that a query owns."""
+    assert variant.derivatives is not None
+    gradients = variant.derivatives.gradients
+    return gradients.q and gradients.k and gradients.v and not variant.row_sums
+
+
 #: The passes that have Gluon kernels.
-GLUON: Final = ("forward", "backward_q", "backward_kv")
+GLUON: Final = ("forward", "backward_q", "backward_kv", ONE_PASS)
+#: The passes whose programs own keys.
+OWN_KEYS: Final = ("backward_kv", ONE_PASS)
+#: What is said of a pass in its kernel.
+TITLES: Final = {
+    "forward": "forward",
+    "backward_q": "backward over q",
+    "backward_kv": "backward over kv",
+    "backward_diagonal": "backward over diagonal",
+    "backward_pairs": "backward over pairs",
+    ONE_PASS: "backward in one pass",
+}
 #: Kernels that run under the schedule of another name.
 SCHEDULED_AS: Final = {"prepare": "backward_q", "backward_diagonal": "backward_pairs"}
 
@@ -180,18 +197,31 @@ def emit_program(variant: Variant, schedules: Schedules, text: str) -> TritonPro
     if variant.derivatives is None:
         passes = {"forward": emit_forward(variant, schedules.forward, text)}
         return TritonProgram(variant, schedules, text, passes, _lists(variant, passes), emit_host(variant))
+    one_pass = replace(variant, one_pass=True)
+    variant = one_pass if schedules.backward and fits_one_pass(one_pass) else replace(variant, one_pass=False)
     passes = {"prepare": emit_prepare(variant, schedules.backward_q)}
-    gradients = variant.derivatives.gradients
-    if gradients.q or variant.row_sums:
-        passes["backward_q"] = _emit_pass("backward_q", backward_q, variant, schedules.backward_q, text)
-    if gradients.k or gradients.v or variant.column_sums:
-        passes["backward_kv"] = _emit_pass("backward_kv", backward_kv, variant, schedules.backward_kv, text)
+    if variant.one_pass:
+        draw = gluon_kernels.backward
+        passes[ONE_PASS] = _emit_pass(ONE_PASS, draw, variant, schedules.backward[0], text)
+    else:
+        passes |= _two_passes(variant, schedules, text)
     if variant.diagonal_sums:
         square = square_tiles(schedules.backward_pairs)
         passes["backward_diagonal"] = _emit_pass("backward_diagonal", backward_diagonal, variant, square, text)
     if variant.pair_sums:
         passes["backward_pairs"] = _emit_pass("backward_pairs", backward_pairs, variant, schedules.backward_pairs, text)
     return TritonProgram(variant, schedules, text, passes, _lists(variant, passes), emit_host(variant))
+
+
+def _two_passes(variant: Variant, schedules: Schedules, text: str) -> dict[str, Emitted]:
+    """The pass that owns queries, and the one that owns keys, as far as either is asked for."""
+    assert variant.derivatives is not None
+    gradients, passes = variant.derivatives.gradients, {}
+    if gradients.q or variant.row_sums:
+        passes["backward_q"] = _emit_pass("backward_q", backward_q, variant, schedules.backward_q, text)
+    if gradients.k or gradients.v or variant.column_sums:
+        passes["backward_kv"] = _emit_pass("backward_kv", backward_kv, variant, schedules.backward_kv, text)
+    return passes
 
 
 def square_tiles(schedule: TritonSchedule) -> TritonSchedule:
@@ -206,7 +236,7 @@ def _lists(variant: Variant, passes: Mapping[str, Emitted]) -> dict[str, Emitted
     if not is_tabulated(variant.shape):
         return {}
     walking = [name for name in passes if name not in ("prepare", "backward_diagonal")]
-    owners = {name: name != "backward_kv" for name in walking}
+    owners = {name: name not in OWN_KEYS for name in walking}
     lists = {n: emit_list_tiles(variant, passes[n].schedule, owns_queries=owns) for n, owns in owners.items()}
     if variant.problem.refine:
         made = {n: emit_refine_tiles(variant, passes[n].schedule, owns_queries=owns) for n, owns in owners.items()}

@@ -13,7 +13,7 @@ from attncc.schedule import Gradients, Problem
 from tests.gluon.rendered import HOPPER, call
 
 PROBLEM = Problem("bfloat16", 64, 64, 4, 4, gradients=Gradients())
-KERNELS = ("forward", "backward_q", "backward_kv")
+KERNELS = ("forward", "backward_q", "backward_kv", "backward")
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -60,12 +60,15 @@ def gallery_case(
     return Case(traced.spec, own, captures, tuple(values.parameters))  # type: ignore[arg-type]  # three of them
 
 
-def triton(case: Case, tiles: tuple[int, int] = (0, 0), check_bounds: bool = False) -> Attend:
+def triton(
+    case: Case, tiles: tuple[int, int] = (0, 0), check_bounds: bool = False, *, deterministic: bool = False
+) -> Attend:
     """The call of a case by its Triton kernels."""
 
     def call(q: Tensor, k: Tensor, v: Tensor, captures: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         text = pipeline.remember(case.spec)
         options = {"tile_q": tiles[0], "tile_kv": tiles[1], "check_bounds": check_bounds, "backend": "triton"}
+        options |= {"deterministic": deterministic}
         scale = 1 / math.sqrt(q.shape[-1])
         with nan_filled():
             return op.attend(text, q, k, v, captures, case.parameters, scale=scale, **options)

@@ -43,12 +43,7 @@ def widen(x):
     """16 to 32 bits, by instructions that stay behind the wait in front of them."""
     if x.dtype == gl.bfloat16:
         return gl.inline_asm_elementwise(
-            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
-            "=r,=r,r",
-            [x],
-            dtype=gl.float32,
-            is_pure=False,
-            pack=2,
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [x], gl.float32, is_pure=False, pack=2
         )
     else:
         return x.to(gl.float32)
@@ -143,8 +138,8 @@ def consume(
 ):
     """Gradients that 64 keys own: their rows of dK and dV, and captured tensors indexed by b, h and kv_idx.
 
-    Scores are held transposed, [64, TILE_Q], so that they feed the products for dK and dV as they are. The scores of
-    the next tile of queries are started behind the last product of this one.
+    Scores are held transposed, [64, TILE_Q], so that they feed the products for dK and dV as they are.
+    The scores of the next tile of queries are started behind the last product of this one.
     """
     dot_layout: gl.constexpr = product_layout(TILE_Q)
     grad_k_layout: gl.constexpr = product_layout(HEAD_TILE)

@@ -30,16 +30,24 @@ def called(tree: ast.AST) -> list[str]:
     return [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
 
 
-@pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("gluon", [False, True])
-def test_it_is_a_function_with_its_error_and_taken_once_for_each_pair(name, gluon):
-    kernel = emitted(name, target=Target("triton", "cuda", "sm_90", gluon=gluon, fast_math=True))
-    assert kernel.kernel.gluon is gluon
-    tree = ast.parse(kernel.source.text)
+def test_it_is_a_function_with_its_error_and_taken_once_for_each_pair(gluon):
+    target = Target("triton", "cuda", "sm_90", gluon=gluon, fast_math=True)
+    lowered = pipeline.lower(parse(SOFT_CAP), Problem("bfloat16", gradients=Gradients()), target)
+    for programs in (lowered.triton_forward, lowered.triton_backward):
+        assert programs is not None
+        for name, kernel in programs().passes.items():
+            if name != "prepare":
+                assert kernel.kernel.gluon is gluon
+                check_calls(ast.parse(kernel.source.text))
+
+
+def check_calls(tree: ast.Module) -> None:
+    """One function of that kind, which says its error, called in whole tiles and in those that the end cuts."""
     (function,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and "tanh" in n.name)
     assert function.name == "fast_tanh"
     assert "2**-11" in str(ast.get_docstring(function))
-    assert called(tree).count("fast_tanh") == 2  # in whole tiles, and in those that the end cuts
+    assert called(tree).count("fast_tanh") == 2
 
 
 @pytest.mark.parametrize("name", PASSES)

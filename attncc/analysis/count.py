@@ -9,6 +9,7 @@ the sequence are counted where the tensors are.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,6 +35,8 @@ LENGTHS: Final = ("q_len", "kv_len")
 #: Up to this many tiles are tested one by one; where more cannot be taken in pieces, rows are counted one by one.
 MAX_SINGLE: Final = 3
 MAX_OPEN: Final = 64
+#: More tests than this, of one tile or of a piece of a row, are made for many tiles at once, which is not done here.
+MAX_TESTS: Final = 40_000
 
 
 #: The ranges of a mask that has none.
@@ -72,7 +75,7 @@ class Grid:
 def count_tiles(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Counts:
     """The tiles of one batch and head. `inputs` holds b, h, batch, heads and the parameters by name.
 
-    Raises UnsupportedError for a mask that reads captured tensors.
+    Raises UnsupportedError for a mask that reads captured tensors, and where more than MAX_TESTS tests would be needed.
     """
     totals = [run.totals for run in row_runs(shape, grid, inputs)]
     full, partial = (sum(total[i] for total in totals) for i in range(2))
@@ -136,11 +139,12 @@ def _row_of(shape: MaskShape, grid: Grid, inputs: Mapping[str, int]) -> Callable
     known = tuple((name, inputs[name]) for name in _names(roots))
     program = _program(roots, known)
     exact = isinstance(shape, Bands) and shape.exact
+    tests = itertools.count()
 
     def row(number: Any) -> tuple[int, int, int]:
         q_min = number * grid.tile_q
         q_max = min(q_min + grid.tile_q, grid.q_len) - 1
-        return _Row(grid, program, program.row(q_min, q_max, grid.q_len, grid.kv_len), exact).counts()
+        return _Row(grid, program, program.row(q_min, q_max, grid.q_len, grid.kv_len), exact, tests).counts()
 
     return row
 
@@ -165,6 +169,7 @@ class _Row:
     program: Program
     values: list[Any]
     exact: bool
+    tests: Iterator[int]
 
     def counts(self) -> tuple[int, int, int]:
         """Full and partial tiles, and those inside the ranges: each tile once, in ascending order."""
@@ -217,6 +222,8 @@ class _Row:
     def _truths(self, column: Any) -> tuple[bool, bool]:
         """Whether a tile is full, and whether partial."""
         kv_min = column * self.grid.tile_kv
+        if next(self.tests) > MAX_TESTS:
+            raise UnsupportedError("this mask has bounds that are no straight lines, and too many tiles")
         tile = self.program.tile(kv_min, min(kv_min + self.grid.tile_kv, self.grid.kv_len) - 1)
         visit, is_full = self.program.functions[:2]
         if is_full(self.values, tile):

@@ -9,19 +9,20 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
 from attncc.api.self_test import replay
 from attncc.errors import AttnccError
 
-#: Seconds after which a process that is asked for nothing ends, and gives its part of the GPU's memory back.
-IDLE: Final = 30.0
+#: Seconds that a process waits for the first case, which has to be compiled, and then for others before it ends and
+#: gives its part of the GPU's memory back.
+FIRST, IDLE = 60.0, 10.0
 
 
-def serve(device: str, idle: float = IDLE) -> NoReturn:
-    """Replay the folders named on standard input, and print what was found, until nothing is asked for `idle` seconds.
+def serve(device: str) -> NoReturn:
+    """Replay the folders named on standard input, and print what was found, until nothing is asked for a while.
 
     Whoever started it has gone where the input ends: then it ends at once, whatever its kernels do.
     """
@@ -35,11 +36,13 @@ def serve(device: str, idle: float = IDLE) -> NoReturn:
     threading.Thread(target=read, daemon=True).start()
     if device != "cpu":
         torch.empty(1, device=device)  # the GPU's start takes a while, beside the compiler of whoever started this
+    patience = FIRST
     while True:
         try:
-            folder = folders.get(timeout=idle)
+            folder = folders.get(timeout=patience)
         except queue.Empty:
             os._exit(0)
+        patience = IDLE
         found = found_in(Path(folder))
         sys.stdout.write(f"{json.dumps(found)}\n")
         sys.stdout.flush()

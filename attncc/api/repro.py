@@ -24,7 +24,8 @@ from attncc.runtime.triton_attention import Loaded
 
 #: numpy has no bfloat16: such captures are written as float32 and narrowed again, which is exact.
 VARIANT, PROBLEM = "variant.attn", "problem.json"
-#: 2 million pairs take half a second of one core, forward and backward, in float64 (D 128, EPYC, 2026-11-24).
+#: The most pairs, or elements of a captured tensor, that a CPU is given: 2 million pairs take half a second of one
+#: core, forward and backward, in float64 (D 128, EPYC, 2026-11-24).
 CPU_PAIRS: Final = 1 << 22
 
 
@@ -72,7 +73,7 @@ class Trial:
 
     def for_reference(self) -> Trial:
         """The same case where the dense reference computes it: on the CPU, unless that is too much for it."""
-        if self.pairs > CPU_PAIRS:
+        if max([self.pairs, *(capture.numel() for capture in self.captures)]) > CPU_PAIRS:
             return self
         return replace(self, device="cpu", captures=tuple(capture.cpu() for capture in self.captures))
 

@@ -11,6 +11,7 @@ from attncc.analysis.bands import Bands, MaskShape, summarize_mask
 from attncc.analysis.compiled import function_of, names_of
 from attncc.analysis.count import Counts, Grid, count_tiles
 from attncc.analysis.shape import reads_captures
+from attncc.errors import UnsupportedError
 from tests.analysis.test_gallery_masks import MASKS, SPECS
 from tests.analysis.test_solving_cost import calls
 from tests.share import share
@@ -73,3 +74,10 @@ def test_a_million_tokens_cost_64_kib_and_a_millisecond(name: str) -> None:
         tracemalloc.stop()
     assert made < CALLS
     print(f"{name}: {made:,} calls")
+
+
+def test_tiles_that_are_too_many_to_be_tested_one_by_one_are_refused_in_time() -> None:
+    shape, inputs = SHAPES["radial"], values_of("radial")
+    assert count_tiles(shape, Grid(4096, 4096, 128, 128), inputs).visited > 0
+    with pytest.raises(UnsupportedError, match="no straight lines"):
+        count_tiles(shape, MILLION, inputs)

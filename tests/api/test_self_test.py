@@ -98,6 +98,20 @@ def test_the_trial_has_every_kind_of_tile():
         assert self_test._count_kinds(trial, loaded) >= 2
 
 
+def test_the_reference_of_a_small_case_alone_runs_on_the_cpu():
+    import torch
+
+    from attncc.api.repro import Trial
+    from attncc.ir import AttentionSpec
+
+    def device(length: int, *captures: torch.Tensor) -> str:
+        shape = (2, 8, 8, length, length, 64, 64)
+        return Trial(AttentionSpec(), "bfloat16", shape, captures, (), "meta", 1).for_reference().device
+
+    small, large = (torch.empty(1).expand(count) for count in (1 << 10, 1 << 23))
+    assert [device(200, small), device(200, small, large), device(1000)] == ["cpu", "meta", "meta"]
+
+
 def test_a_folder_that_holds_no_case_is_refused(tmp_path):
     from attncc.api.repro import read
     from attncc.errors import InputError

@@ -14,7 +14,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from attncc.variants.gallery import gallery
-from tests.runtime.triton.cases import Case, dense, gallery_case, outcome, triton, within_nan
+from tests.runtime.triton.cases import Case, dense, errors, gallery_case, outcome, triton, within_nan
 
 pytestmark = pytest.mark.gpu
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -22,7 +22,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 OUT_FACTOR, GRADIENT_FACTOR = 2.0, 3.0
 LENGTHS = (1, 63, 100, 257, 1000)
 GROUPS = (1, 4, 7)
-#: A dense float64 reference at this length takes some 4 GiB for two heads; tests that run beside this one wait for it.
+#: A dense float64 reference at this length takes some 6 GiB for two heads; tests that run beside this one wait for it.
 LONG = 4096
 WAIT = "attncc-gpu-dense.lock"
 
@@ -113,10 +113,9 @@ def test_what_lies_around_tensors_is_never_read(name):
     case = gallery_case(name, 100, dim=80, value_dim=64)
     own, captures = case.tensors(torch.bfloat16, "cuda")
     plain = outcome(triton(case), own, captures)
-    for units in (16, 3):  # strides and addresses that are multiples of 16, and others
+    for units in (16, 3):  # strides and addresses that are multiples of 16, and others, which have other kernels
         within = outcome(triton(case), *([within_nan(t, units) for t in each] for each in (own, captures)))
-        for a, b in zip(plain, within, strict=True):
-            assert (a is None and b is None) or torch.equal(a.nan_to_num(), b.nan_to_num())
+        assert max(errors(within, plain)) <= 4 * torch.finfo(torch.bfloat16).eps
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from attncc import pipeline
@@ -89,3 +91,13 @@ def test_every_candidate_fits_into_shared_memory(name, arch):
     assert found
     assert all(shared_bytes(row(each), PROBLEM, name) <= limit for each in found)
     assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("name", ["forward", "backward_q", "backward_kv", "backward_pairs"])
+@pytest.mark.parametrize("dim", [64, 80, 256])
+def test_candidates_of_float32_unroll_no_more_than_registers_hold(name, dim):
+    wide = replace(PROBLEM, dtype="float32", head_dim=dim, value_dim=dim)
+    found = {row(each) for each in candidates(name, wide, TARGET)}
+    width = {64: 64, 80: 128, 256: 256}[dim]
+    assert all(tile_q * tile_kv * width <= 1024 * 32 * warps for tile_q, tile_kv, warps, _ in found)
+    assert {(32, 16, 8, 1), (16, 16, 8, 1)} <= found

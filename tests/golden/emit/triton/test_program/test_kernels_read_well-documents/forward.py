@@ -212,8 +212,10 @@ def list_tiles(
         stat1_min = tl.load(stat1_min_ptr + b * stat1_stride_b + h * stat1_stride_h + q_tile)
         stat1_max = tl.load(stat1_max_ptr + b * stat1_stride_b + h * stat1_stride_h + q_tile)
         visit = exists & ((stat0_max >= stat1_min) & (stat1_max >= stat0_min))
-        full = visit & complete & ((stat1_min >= stat0_max) & (stat0_min >= stat1_max))
-        partial = visit & (full == 0)
+
+        # Triton 3.9's interpreter takes comparisons as masks, no splats
+        full = (visit & complete & ((stat1_min >= stat0_max) & (stat0_min >= stat1_max))) != 0
+        partial = (visit & (full == 0)) != 0
         partial_at = partial_count + tl.cumsum(partial.to(tl.int32), 0) - 1
         full_at = full_count + tl.cumsum(full.to(tl.int32), 0) - 1
         tl.store(partial_tiles + partial_at, walked, mask=partial)

@@ -23,6 +23,7 @@ from attncc.errors import UnsupportedError
 from attncc.ir import SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
 from attncc.ir.verify import verify
 from attncc.passes import derive, lift, simplify
+from attncc.passes.gather import gather
 from attncc.passes.order import ordered
 from attncc.schedule import (
     Gradients,
@@ -37,6 +38,7 @@ from attncc.schedule import (
     prove_loads,
     prove_plain_loads,
 )
+from attncc.schedule.fast_math import approximate
 from attncc.schedule.gluon import is_short
 from attncc.schedule.triton import Schedules, choose_triton_schedules
 
@@ -189,6 +191,7 @@ def _lower_triton(
     observe: Observe,
 ) -> Lowered:
     shape = summarize_mask(guarded.spec.mask)
+    guarded = replace(guarded, approximate=approximate(guarded.spec, problem, target))
     keys = visited_keys(shape, canonical, problem.heads) if target.gluon else None
     schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target, is_tabulated(shape), keys)
     text = print_spec(spec, names="user")
@@ -265,9 +268,11 @@ def _derivatives(canonical: AttentionSpec, gradients: Gradients) -> Derivatives:
     reads = [
         e for e in postorder(canonical.score) if e.op is Op.LOAD and e.scalar is Scalar.FLOAT and e.value in wanted
     ]
-    by_load = {read: simplify(derive(canonical.score, read)) for read in reads}
+    written = frozenset(postorder(canonical.score))
+    by_load = {read: gather(simplify(derive(canonical.score, read)), written) for read in reads}
     by_load = {read: derivative for read, derivative in by_load.items() if derivative is not const(0.0)}
-    return Derivatives(simplify(derive(canonical.score, SCORE)), by_load, gradients, names)
+    by_score = gather(simplify(derive(canonical.score, SCORE)), written)
+    return Derivatives(by_score, by_load, gradients, names)
 
 
 def _see(observe: Observe, stage: str, function: Callable[Given, Result]) -> Callable[Given, Result]:

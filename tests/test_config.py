@@ -33,6 +33,7 @@ def test_an_empty_value_counts_as_unset():
         ("ATTNCC_PRINT_CODE", "on", "print_code", True),
         ("ATTNCC_PACK", "pack", "pack", Path("pack")),
         ("ATTNCC_SELF_TEST", "off", "self_test", False),
+        ("ATTNCC_FAST_MATH", "0", "fast_math", False),
         ("ATTNCC_TARGETS", "sm_80, sm_90", "targets", ("sm_80", "sm_90")),
         ("ATTNCC_CHECK_BOUNDS", "on", "check_bounds", "on"),
     ],

@@ -50,7 +50,7 @@ def explain_call(call: Call) -> report.Explanation:
         copies=tuple(_copies(call)),
         deterministic=_determinism(reference, runs),
         watched=_watched(call),
-        notes=tuple(_notes(counted, bands, reference)),
+        notes=(*_notes(counted, bands, reference), *_approximations(runs)),
     )
 
 
@@ -99,6 +99,12 @@ def _notes(counted: report.Tiles, bands: report.Bands | None, reference: bool) -
         yield "warning: no row of this mask has a key, not even q_idx = 0: the output is 0 everywhere, its lse -inf"
     if reference:
         yield "the reference computes every pair: the tiles above are those of the compiled back end"
+
+
+def _approximations(runs: Sequence[Running]) -> Iterator[str]:
+    """What the kernels take from the GPU that is less exact than the reference."""
+    if any(each.program.variant.guarded.approximate for each in runs):
+        yield "tanh: the GPU's instruction, off by at most 2⁻¹¹ of its result; exact with ATTNCC_FAST_MATH=0"
 
 
 def _describe(call: Call) -> report.Call:

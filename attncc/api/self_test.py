@@ -250,7 +250,8 @@ def replay(folder: Path, device: str | None = None) -> list[tuple[Finding, bool]
         tf32=known.get("tf32", False),
     )
     place = torch.device(trial.device)
-    lowered = lower(trial.spec, problem, op.target_of("triton", place))
+    target = replace(op.target_of("triton", place), fast_math=known.get("fast_math", False))
+    lowered = lower(trial.spec, problem, target)
     programs = lowered.triton_forward if gradients is None else lowered.triton_backward
     if programs is None:
         raise InternalError("this case has no kernels")

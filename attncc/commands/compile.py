@@ -222,17 +222,17 @@ def emit_kernels(
     from attncc.schedule.gluon import SHORT
 
     kernels: dict[TritonKernel, None] = {}
+    on_gpu = Target("triton", "cuda", target, gluon=runs_gluon(target), fast_math=settings().fast_math)
 
     def remember(kernel: TritonKernel, target: str) -> Built:
         kernels[kernel] = None
         return build(kernel, target)
 
-    machine = Target("triton", "cuda", target, gluon=runs_gluon(target))
-    facts_of_calls = [*map(partial(_usual_facts, spec), (USUAL_LENGTH, *([SHORT] if machine.gluon else []))), None]
-    forms = (False, True) if machine.gluon and problem.gradients is not None else (False,)
+    facts_of_calls = [*map(partial(_usual_facts, spec), (USUAL_LENGTH, *([SHORT] if on_gpu.gluon else []))), None]
+    forms = (False, True) if on_gpu.gluon and problem.gradients is not None else (False,)
     for facts, kv_heads, same_bits in product(facts_of_calls, (USUAL_HEADS, USUAL_HEADS // 4), forms):
         posed = replace(problem, facts=facts, kv_heads=kv_heads, deterministic=same_bits)
-        lowered = lower(spec, posed, machine)
+        lowered = lower(spec, posed, on_gpu)
         programs = lowered.triton_forward if problem.gradients is None else lowered.triton_backward
         if programs is None:
             raise InternalError(f"{spec.name} has no Triton kernels for {target}")

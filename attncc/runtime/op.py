@@ -201,7 +201,7 @@ def target_of(backend: str, device: torch.device) -> Target:
         return Target(backend, device.type)
     index: int | None = device.index
     arch = launch.target_of(torch.cuda.current_device() if index is None else index)
-    return Target(backend, device.type, arch, gluon=runs_gluon(arch))
+    return Target(backend, device.type, arch, gluon=runs_gluon(arch), fast_math=settings().fast_math)
 
 
 def wants_tf32(dtype: torch.dtype) -> bool:

@@ -32,13 +32,14 @@ class Guarded:
     """A spec whose mask shows the pairs in doubt, and never divides by 0; `beyond` says which pairs those are.
 
     `unproven` are the reads whose indices have to be held inside their tensor, `plain` those whose indices are proven
-    to lie inside and not to be negative.
+    to lie inside and not to be negative, `approximate` the uses of `tanh` for which the GPU's instruction serves.
     """
 
     spec: AttentionSpec
     beyond: Expr = FALSE
     unproven: frozenset[Expr] = frozenset()
     plain: frozenset[Expr] = frozenset()
+    approximate: frozenset[Expr] = frozenset()
 
 
 def guard(

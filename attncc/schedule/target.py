@@ -76,13 +76,15 @@ class Problem:
 class Target:
     """A back end and the machine that it emits for: `device` is torch's type, `arch` a GPU such as `sm_90`.
 
-    `gluon` allows Gluon kernels, where the GPU and the installed Triton are known to run them.
+    `gluon` allows Gluon kernels, where the GPU and the installed Triton are known to run them. `fast_math` allows the
+    GPU's approximate functions, where it has them and the tensors' own rounding leaves room for their error.
     """
 
     backend: str = "torch"
     device: str = "cpu"
     arch: str | None = None
     gluon: bool = False
+    fast_math: bool = False
 
 
 def has_tf32(arch: str | None) -> bool:

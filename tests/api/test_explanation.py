@@ -212,3 +212,16 @@ def test_the_queries_of_a_tile_of_keys_are_solved_too():
     (band,) = found.bands.q_ranges
     assert (band.start, band.stop, band.when) == ("kv_min", "min(kv_max + w, q_len)", "w > 0")
     assert "kv_min <= q_idx < min(kv_max + w, q_len), if w > 0" in str(found)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_an_approximate_function_is_told(fast, monkeypatch):
+    from attncc.runtime import op
+    from attncc.schedule import Target
+
+    monkeypatch.setattr(op, "target_of", lambda backend, device: Target("triton", "cuda", "sm_90", fast_math=fast))
+    q = torch.empty(1, 2, 300, 64, dtype=torch.bfloat16)
+    capped = attncc.loads("attention capped:\n  score = 30.0 * tanh(score / 30.0)\n")
+    found = capped.explain(q, q, q, backend="triton")
+    assert any("ATTNCC_FAST_MATH=0" in note for note in found.notes) is fast
+    assert ("off by at most" in str(found)) is fast

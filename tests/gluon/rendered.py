@@ -28,7 +28,7 @@ from attncc.variants.gallery import gallery
 from tests.gluon.simulator import Descriptor
 
 GALLERY: Final = Path(__file__).parents[2] / "examples" / "gallery"
-HOPPER: Final = Target("triton", "cuda", "sm_90", gluon=True)
+HOPPER: Final = Target("triton", "cuda", "sm_90", gluon=True, fast_math=True)
 BATCH, HEADS, KV_HEADS = 1, 2, 1
 LOG2E: Final = math.log2(math.e)
 

@@ -14,7 +14,7 @@ from attncc.analysis.tiles import BOX_NAMES
 from attncc.emit.names import Namer
 from attncc.emit.printer import Place, Printer, Text
 from attncc.emit.spelling import Form
-from attncc.emit.triton.spelling import EXACT, LOG2E, TRITON
+from attncc.emit.triton.spelling import EXACT, FAST_TANH, LOG2E, TRITON
 from attncc.ir import (
     INPUTS,
     KV_IDX,
@@ -165,14 +165,24 @@ def read{rank}(ptr, {parameters}):
 
 
 class TritonPrinter(Printer):
-    """Prints for Triton: plain `//` and `%` where both operands are proven to be non-negative."""
+    """Prints for Triton: plain `//` and `%` where both operands are proven to be non-negative, and the GPU's
+    instruction for what may be approximate."""
 
-    def __init__(self, namer: Namer, leaves: Mapping[str, str], captures: Captures, origins: Mapping[Expr, Origin]):
+    def __init__(
+        self,
+        namer: Namer,
+        leaves: Mapping[str, str],
+        captures: Captures,
+        origins: Mapping[Expr, Origin],
+        approximate: frozenset[Expr] = frozenset(),
+    ) -> None:
         super().__init__(TRITON, namer, leaves, captures.read, origins)
-        self.captures = captures
+        self.captures, self.approximate = captures, approximate
 
     def form(self, expr: Expr) -> Form:
-        """The row of the table, or the exact operator."""
+        """The row of the table, the exact operator, or the instruction."""
+        if expr in self.approximate:
+            return FAST_TANH
         divides = expr.op in EXACT and expr.scalar is Scalar.INDEX
         if divides and all(_non_negative(arg, self.captures.box) for arg in expr.args):
             return EXACT[expr.op]

@@ -7,6 +7,7 @@ the user's names, to be read, once with canonical names, to be compiled.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from typing import Final
 from attncc.emit.gradients import Derivatives, is_fragile
 from attncc.emit.kernel import Argument
 from attncc.emit.names import Namer
-from attncc.emit.printer import Line, Text
+from attncc.emit.printer import Line, Place, Text
 from attncc.emit.render import escaped
 from attncc.emit.spelling import LOOSEST
 from attncc.emit.templates import identifiers
@@ -32,7 +33,7 @@ from attncc.emit.triton.expressions import (
     rows,
     to_base_2,
 )
-from attncc.emit.triton.spelling import HELPERS, SHORT_HELPERS
+from attncc.emit.triton.spelling import FAST_HELPERS, HELPERS, SHORT_HELPERS
 from attncc.emit.triton.visits import Visits
 from attncc.ir import FALSE, SCORE, Expr, Op, apply, const, postorder
 from attncc.ir.syntax import Level
@@ -88,7 +89,9 @@ class Draft:
     def __init__(self, guarded: Guarded, problem: Problem, template: str, *, readable: bool) -> None:
         spec = guarded.spec
         self.spec, self.guarded, self.problem, self.readable = spec, guarded, problem, readable
-        namer = Namer({*identifiers(template), *FIXED_NAMES, *HELPERS, *(f"read{rank}" for rank in range(9))})
+        namer = Namer(
+            {*identifiers(template), *FIXED_NAMES, *HELPERS, *FAST_HELPERS, *(f"read{rank}" for rank in range(9))}
+        )
         self.names = {c.name: namer.take(c.name if readable else f"capture{i}") for i, c in enumerate(spec.captures)}
         self.parameters = {
             p.name: namer.take(p.name if readable else f"parameter{i}") for i, p in enumerate(spec.parameters)
@@ -96,8 +99,10 @@ class Draft:
         dtypes = dict(zip((c.name for c in spec.captures), problem.capture_dtypes, strict=True))
         self.captures = Captures(self.names, dtypes, guarded.unproven, guarded.plain, index_box(spec))
         origins = spec.origins if readable else {}
-        self.printer = TritonPrinter(namer, {**LEAVES, **self.parameters, **self.sizes()}, self.captures, origins)
+        leaves = {**LEAVES, **self.parameters, **self.sizes()}
+        self.printer = TritonPrinter(namer, leaves, self.captures, origins, guarded.approximate)
         self.printer.tables = {} if readable else self.names
+        self.scales: dict[Expr, str] = {}  # what multiplies dot products in the place of score and a number
 
     def sizes(self) -> dict[str, str]:
         """What guards call the sizes of captures, and what they are called in the kernel."""
@@ -134,8 +139,8 @@ class Draft:
         language's own, by name."""
         text = "\n".join(map(str, lines))
         sources = {f"read{rank}": read_helper(rank) for rank in sorted(self.captures.ranks)} | HELPERS | dict(further)
-        sources |= SHORT_HELPERS if self.problem.dtype in ("bfloat16", "float16") else {}
-        used = [source for name, source in sources.items() if f"{name}(" in text]
+        sources |= (SHORT_HELPERS if self.problem.dtype in ("bfloat16", "float16") else {}) | FAST_HELPERS
+        used = [source for name, source in sources.items() if re.search(rf"\b{name}\(", text)]
         return [line for source in used for line in ("\n" + source.strip("\n")).split("\n") or ()]
 
 
@@ -193,10 +198,12 @@ def _draw_loop(
     place = body("partial" if masked else "full")
     chain = (ONCE, rows(owned), place)
     visible = [spec.mask] if masked and spec.mask.op is not Op.CONST else []
-    used = postorder(exponent, *by_load.values(), *flows)
+    outer = (exponent, *by_load.values(), *flows)
+    used = postorder(*outer)
     if SCORE_LOG2 in used and exponent is not SCORE_LOG2:
         printer.say(place, "score_log2 = dot * scale_log2")
-    if SCORE in used:
+    scaled = _scale_arguments(draft, place, used)
+    if SCORE in outer or any(SCORE in e.args for e in used if e not in scaled):
         printer.say(place, "score = dot * scale")
     roots = () if exponent is SCORE_LOG2 else (exponent,)
     texts = printer.print(chain, *roots, *by_load.values(), *flows, named=visible)
@@ -216,6 +223,25 @@ def _draw_loop(
         "gradients": gradients,
         "grad_dot": grad_dot,
     }
+
+
+def _scale_arguments(draft: Draft, place: Place, used: Sequence[Expr]) -> set[Expr]:
+    """The arguments of approximate functions that are the score times or by a number, which the scale then takes."""
+    approximate, printer = draft.guarded.approximate, draft.printer
+    found = {
+        arg
+        for arg in (function.args[0] for function in used if function in approximate)
+        if arg.op in (Op.MUL, Op.DIV) and arg.args[0] is SCORE and arg.args[1].op is Op.CONST
+        if all(user in approximate for user in used if arg in user.args)
+    }
+    for arg in (each for each in used if each in found):
+        if arg not in draft.scales:
+            draft.scales[arg] = printer.namer.take("inner_scale")
+            sign = "*" if arg.op is Op.MUL else "/"
+            number = printer.spelling.number(arg.args[1].value)  # type: ignore[arg-type]  # of a constant
+            printer.say(ONCE, f"{draft.scales[arg]} = scale {sign} {number}")
+        printer.bound[place.name, arg] = Text(f"dot * {draft.scales[arg]}", Level.PRODUCT)
+    return found
 
 
 def _tile(draft: Draft, exponent: Expr, text: Text) -> str:

@@ -75,8 +75,6 @@ def backward(grad_out, grad_lse, q, k, v, out, largest, sums, captures, paramete
                     score_product = score * 20.0
                     score_product_2 = score * score
                     score_difference = 1.0 - score_product_2
-                    score_difference.mul_(20.0)
-                    score_difference.div_(20.0)
                     weights = score_product.reshape(tile_shape).sub_(top).mul_(LOG2E).exp2_()
                     grad_values[:, kv0:kv1].baddbmm_(weights.mT, grad_rows)
                     flow = flow_buffer[: weights.numel()].view(tile_shape)

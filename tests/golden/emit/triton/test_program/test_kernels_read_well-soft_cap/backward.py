@@ -128,7 +128,7 @@ def backward_q(
         weight = tl.exp2(43.2808512266689 * score_tanh - lse2)
         grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
-        grad_dot = grad_score * ((1.0 - score_tanh * score_tanh) * 30.0 / 30.0)
+        grad_dot = grad_score * (1.0 - score_tanh * score_tanh)
         grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     # tiles that the mask cuts, or that reach past the end
@@ -153,7 +153,7 @@ def backward_q(
         weight = tl.where(in_range, weight, 0.0)
         grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
         grad_score = weight * (grad_weight - delta)
-        grad_dot = tl.where(weight != 0.0, grad_score * ((1.0 - score_tanh_2 * score_tanh_2) * 30.0 / 30.0), 0.0)
+        grad_dot = tl.where(weight != 0.0, grad_score * (1.0 - score_tanh_2 * score_tanh_2), 0.0)
         grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     dq_base = grad_q_ptr + b.to(tl.int64) * dq_stride_b + h.to(tl.int64) * dq_stride_h
@@ -261,7 +261,7 @@ def backward_kv(
             grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
             grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
-            grad_dot = grad_score * ((1.0 - score_tanh * score_tanh) * 30.0 / 30.0)
+            grad_dot = grad_score * (1.0 - score_tanh * score_tanh)
             grad_k = tl.dot(grad_dot.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
         # tiles that the mask cuts, or that reach past the end
@@ -289,7 +289,7 @@ def backward_kv(
             grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
             grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
             grad_score = weight * (grad_weight - delta)
-            grad_dot = tl.where(weight != 0.0, grad_score * ((1.0 - score_tanh_2 * score_tanh_2) * 30.0 / 30.0), 0.0)
+            grad_dot = tl.where(weight != 0.0, grad_score * (1.0 - score_tanh_2 * score_tanh_2), 0.0)
             grad_k = tl.dot(grad_dot.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
     dk_base = grad_k_ptr + b.to(tl.int64) * dk_stride_b + kv_head.to(tl.int64) * dk_stride_h

@@ -1,0 +1,121 @@
+"""soft_cap: backward over q, Triton.
+
+    attn 1
+    attention soft_cap:
+      score = 30.0 * tanh(score / 30.0)
+
+Schedule:
+- tiles of 64 queries x 32 keys, 4 warps, 3 stages: fastest of those measured that keep their values in registers (H100,
+  bf16, B2 S8192 H*D 2048, full and causal, 2026-11-23)
+
+- plain Triton: ATTNCC_GLUON is 0, or the installed Triton is none that Gluon kernels are tested with
+"""
+
+import triton
+import triton.language as tl
+
+TILE_Q = tl.constexpr(64)
+TILE_KV = tl.constexpr(32)
+HEAD_TILE = tl.constexpr(64)
+VALUE_TILE = tl.constexpr(64)
+
+
+@triton.jit
+def fast_tanh(x):
+    """Hyperbolic tangent by one instruction, off by at most 2**-11 of the result."""
+    return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def backward_q(
+    q_ptr,  # [B, Hq, Lq, D]
+    k_ptr,  # [B, Hkv, Lkv, D]
+    v_ptr,  # [B, Hkv, Lkv, Dv]
+    grad_out_ptr,  # [B, Hq, Lq, Dv]
+    lse2_ptr,  # [B, Hq, Lq], see prepare
+    delta_ptr,  # [B, Hq, Lq], see prepare
+    grad_q_ptr,  # [B, Hq, Lq, D]
+    q_stride_b, q_stride_h, q_stride_n,
+    k_stride_b, k_stride_h, k_stride_n,
+    v_stride_b, v_stride_h, v_stride_n,
+    do_stride_b, do_stride_h, do_stride_n,
+    dq_stride_b, dq_stride_h, dq_stride_n,
+    heads, group, q_len, kv_len,
+    scale,
+):
+    """Gradients that a tile of queries owns: its rows of dQ, and captured tensors indexed by b, h and q_idx."""
+    tiles = tl.cdiv(q_len, TILE_Q)
+    program = tl.program_id(0)
+    tile = program % tiles
+    b = program // tiles // heads
+    h = program // tiles % heads
+    kv_head = h // group
+
+    q_start = tile * TILE_Q
+    q_row = q_start + tl.arange(0, TILE_Q)
+    dims = tl.arange(0, HEAD_TILE)
+    value_dims = tl.arange(0, VALUE_TILE)
+    q_base = q_ptr + b.to(tl.int64) * q_stride_b + h.to(tl.int64) * q_stride_h + q_start.to(tl.int64) * q_stride_n
+    do_base = grad_out_ptr + b.to(tl.int64) * do_stride_b + h.to(tl.int64) * do_stride_h
+    do_base += q_start.to(tl.int64) * do_stride_n
+    k_base = k_ptr + b.to(tl.int64) * k_stride_b + kv_head.to(tl.int64) * k_stride_h
+    v_base = v_ptr + b.to(tl.int64) * v_stride_b + kv_head.to(tl.int64) * v_stride_h
+    row_in_tile = tl.arange(0, TILE_Q)[:, None]
+    q_tile = tl.load(q_base + row_in_tile * q_stride_n + dims[None, :], mask=(q_row < q_len)[:, None], other=0.0)
+    do_tile = tl.load(
+        do_base + row_in_tile * do_stride_n + value_dims[None, :],
+        mask=(q_row < q_len)[:, None],
+        other=0.0,
+    )
+    at = (b * heads + h).to(tl.int64) * q_len + q_row
+    lse2 = tl.load(lse2_ptr + at, mask=q_row < q_len, other=float("inf"))[:, None]
+    delta = tl.load(delta_ptr + at, mask=q_row < q_len, other=0.0)[:, None]
+    grad_q = tl.zeros([TILE_Q, HEAD_TILE], tl.float32)
+    inner_scale = scale / 30.0
+    full_count = kv_len // TILE_KV
+
+    # tiles that are visible as a whole
+    for step in tl.range(0, full_count):
+        kv_start = step * TILE_KV
+        kv_row = kv_start + tl.arange(0, TILE_KV)
+        k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
+        v_tile = tl.load(v_base + kv_row[:, None] * v_stride_n + value_dims[None, :])
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
+        score_tanh = fast_tanh(dot * inner_scale)  # <string>:3
+        weight = tl.exp2(43.2808512266689 * score_tanh - lse2)
+        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
+        grad_score = weight * (grad_weight - delta)
+        grad_dot = grad_score * (1.0 - score_tanh * score_tanh)
+        grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
+
+    # tiles that the mask cuts, or that reach past the end
+    for step in tl.range(0, tl.cdiv(kv_len, TILE_KV) - full_count):
+        kv_start = (full_count + step) * TILE_KV
+        kv_row = kv_start + tl.arange(0, TILE_KV)
+        in_range = (kv_row < kv_len)[None, :]
+        k_tile = tl.load(
+            k_base + kv_row[:, None] * k_stride_n + dims[None, :],
+            mask=(kv_row < kv_len)[:, None],
+            other=0.0,
+        )
+        v_tile = tl.load(
+            v_base + kv_row[:, None] * v_stride_n + value_dims[None, :],
+            mask=(kv_row < kv_len)[:, None],
+            other=0.0,
+        )
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
+        score_tanh_2 = fast_tanh(dot * inner_scale)  # <string>:3
+        weight = tl.exp2(43.2808512266689 * score_tanh_2 - lse2)
+        weight = tl.where(in_range, weight, 0.0)
+        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
+        grad_score = weight * (grad_weight - delta)
+        grad_dot = tl.where(weight != 0.0, grad_score * (1.0 - score_tanh_2 * score_tanh_2), 0.0)
+        grad_q = tl.dot(grad_dot.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
+
+    dq_base = grad_q_ptr + b.to(tl.int64) * dq_stride_b + h.to(tl.int64) * dq_stride_h
+    dq_base += q_start.to(tl.int64) * dq_stride_n
+    tl.store(
+        dq_base + row_in_tile * dq_stride_n + dims[None, :],
+        (grad_q * scale).to(grad_q_ptr.dtype.element_ty),
+        mask=(q_row < q_len)[:, None],
+    )

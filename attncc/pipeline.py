@@ -191,17 +191,17 @@ def _lower_triton(
     observe: Observe,
 ) -> Lowered:
     shape = summarize_mask(guarded.spec.mask)
-    guarded = replace(guarded, approximate=approximate(guarded.spec, problem, target))
     keys = visited_keys(shape, canonical, problem.heads) if target.gluon else None
     schedules = _see(observe, "schedule", choose_triton_schedules)(problem, target, is_tabulated(shape), keys)
     text = print_spec(spec, names="user")
-    bare = Variant(guarded, replace(problem, gradients=None), shape)
+    fast = replace(guarded, approximate=approximate(guarded.spec, problem, target))
+    bare = Variant(fast, replace(problem, gradients=None), shape)
     forward, backward = TritonPrograms(bare, schedules, text), None
     if observe is not ignore:  # what nobody looks at is drawn when it is asked for
         observe("forward", forward().source)
     if problem.gradients is not None:
         derivatives = _see(observe, "derive", _derivatives)(guarded.spec, problem.gradients)
-        whole = replace(bare, problem=problem, derivatives=derivatives, grad_lse=True)
+        whole = Variant(guarded, problem, shape, derivatives, grad_lse=True)  # exact: faster backward, see fast_math
         backward = TritonPrograms(whole, schedules, text)
         if observe is not ignore:
             observe("backward", backward().source)

@@ -5,8 +5,8 @@ bfloat16 may cost, and as much as rounding it to float16. So scores of bfloat16 
 them in a way that cannot enlarge the error much; float16 leaves no room.
 
 It serves the forward pass alone. There it made a soft cap 1.47 times as fast; backward, where the result stays in
-registers for the derivative, kernels spilled more and were 0.75 times as fast (H100, D 128, S 8192, causal, 2026-11-24).
-The weights that both passes compute differ by no more than the instruction errs.
+registers for the derivative, kernels spilled more and were 0.75 times as fast (H100, D 128, S 8192, 2026-11-24). The
+weights that both passes compute differ by no more than the instruction errs.
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # The libraries that a room may import beside the standard library; a room that is not here imports none.
 LIBRARIES = {
     "frontend": {"lark", "torch"},
-    "analysis": {"sympy"},
     "emit": {"jinja2"},
     "runtime": {"torch", "triton", "numpy", "platformdirs", "filelock", "safetensors"},
     "reference": {"torch", "numpy"},
@@ -209,11 +208,6 @@ def test_rooms_import_only_their_libraries():
             allowed = ", ".join(sorted(LIBRARIES.get(room, set()))) or "only the standard library"
             offences.append(f"{found}: {room} imports {library}; it may import {allowed}")
     report("each room knows only its own libraries (LIBRARIES):", offences)
-
-
-def test_sympy_stands_behind_one_door():
-    doors = sorted({str(found.path.name) for found in all_imports() if found.module.split(".")[0] == "sympy"})
-    report("only one file of analysis/ may import sympy:", doors if len(doors) > 1 else [])
 
 
 def test_a_late_import_says_why():

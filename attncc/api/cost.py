@@ -21,7 +21,7 @@ from attncc.schedule import Problem, Target
 from attncc.schedule.triton import choose_triton_schedules
 
 CLOSED = "summed in closed form"
-TESTED = "each tile tested, with the captured tensors of this call"
+TESTED = "each tile tested"
 
 
 def cost_of_variant(reading: Reading, shape: Shape, machine: Machine, block_m: int | None, block_n: int | None) -> Cost:
@@ -82,7 +82,7 @@ def _one_head(
         for row in tiles.tile_rows(shape.test, sizes, grid.tile_q, grid.tile_kv, parameters, captures, b, h):
             whole, part = (int((row.classes == kind).sum()) for kind in (tiles.FULL, tiles.PARTIAL))
             full, masked, longest = full + whole, masked + part, max(longest, whole + part)
-        return (full, masked, longest), TESTED
+        return (full, masked, longest), f"{TESTED}, with the captured tensors of this call" if captures else TESTED
     totals = [run.totals for run in found]
     longest = max((max(run.start[0] + run.start[1], run.last[0] + run.last[1]) for run in found), default=0)
     return (sum(t[0] for t in totals), sum(t[1] for t in totals), longest), CLOSED

@@ -53,9 +53,8 @@ def test_the_passes_backward_keep_the_exact_formula(gluon):
         assert "fast_tanh" not in kernel.source.text
 
 
-@pytest.mark.parametrize("name", PASSES)
-def test_its_kernel_reads_well(name, golden):
-    golden("kernel.py").check(emitted(name).source.text)
+def test_its_kernel_reads_well(golden):
+    golden("kernel.py").check(emitted("forward").source.text)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def save(trial: Trial, loaded: Loaded, lines: Sequence[str], parent: Path | None
         "nonzero": sorted(variant.problem.nonzero),
         "fast_math": bool(variant.guarded.approximate),
         "tf32": variant.problem.tf32,
+        "deterministic": variant.problem.deterministic,
+        "short": variant.problem.short,
         "gradients": None if gradients is None else [gradients.q, gradients.k, gradients.v, *gradients.captures],
         "captures": [str(capture.dtype).removeprefix("torch.") for capture in trial.captures],
         "wrong": list(lines),

@@ -247,7 +247,7 @@ def replay(folder: Path, device: str | None = None) -> list[tuple[Finding, bool]
         in_bounds=frozenset(known["in_bounds"]),
         plain=frozenset(known["plain"]),
         nonzero=frozenset(known["nonzero"]),
-        tf32=known.get("tf32", False),
+        **{name: known.get(name, False) for name in ("tf32", "deterministic", "short")},
     )
     place = torch.device(trial.device)
     target = replace(op.target_of("triton", place), fast_math=known.get("fast_math", False))

@@ -160,6 +160,7 @@ def test_eager_flex_attention_takes_masks_scores_and_compositions():
 
 
 def test_eager_flex_attention_takes_a_bound_mask():
+    torch.compiler.reset()  # comparing with what other tests compiled, torch 2.13 fails
     q, kv = torch.randn(1, 1, 4, 16), torch.randn(1, 1, 9, 16)
     bound = causal_bottom_right.bind(q_len=4, kv_len=9)
     found = flex_attention(q, kv, kv, block_mask=create_block_mask(bound, None, None, 4, 9, device="cpu"))

@@ -14,6 +14,21 @@ WIDTH: Final = 120
 OPERATORS: Final = (" | ", " & ", " >= ", " + ", " - ", " * ", " // ")
 
 
+def flatten(text: str) -> str:
+    """The text without branches that are always taken: what stands below `if True:` moves to its place."""
+    lines: list[str] = []
+    outer: list[int] = []  # how deep the branches stand that are open
+    for line in text.split("\n"):
+        depth = len(line) - len(line.lstrip())
+        while outer and line.strip() and depth <= outer[-1]:
+            outer.pop()
+        if line.strip() == "if True:":
+            outer.append(depth)
+        else:
+            lines.append(line[4 * len(outer) :] if line.strip() else line)
+    return "\n".join(lines)
+
+
 def prune(text: str) -> tuple[str, tuple[str, ...]]:
     """The text without constants, values and arguments that nothing reads, and the names of those arguments."""
     head, start, text = text.rpartition("import triton\n")

@@ -27,7 +27,7 @@ from attncc.emit.triton.kernels import (
     forward,
     prepare,
 )
-from attncc.emit.triton.layout import prune, space, wrap, wrap_prose
+from attncc.emit.triton.layout import flatten, prune, space, wrap, wrap_prose
 from attncc.emit.triton.plan import Drawn, Role
 from attncc.emit.triton.tables import list_tiles, refine_tiles, refining_warps
 from attncc.emit.triton.visits import is_tabulated
@@ -125,7 +125,7 @@ def _text(template: str, drawn: Drawn, gluon: bool) -> tuple[str, tuple[str, ...
     """A filled template, and the arguments that it does without."""
     name = "backward_kv" if template == ONE_PASS else template
     filled = fill(f"{'gluon' if gluon else 'triton'}/{name}", dict(drawn.values))
-    text, idle = prune(tidy(to_gluon(filled) if gluon else filled))
+    text, idle = prune(flatten(tidy(to_gluon(filled) if gluon else filled)))
     return space([row for line in text.split("\n") for row in wrap(line)]), idle
 
 

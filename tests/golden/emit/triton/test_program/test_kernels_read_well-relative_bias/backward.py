@@ -378,42 +378,37 @@ def backward_diagonal(
         kv_tile_index = q_tile_index - offset
         q_start = q_tile_index * TILE_Q
         kv_start = kv_tile_index * TILE_KV
-        if True:
-            q_row = q_start + tl.arange(0, TILE_Q)
-            kv_row = kv_start + tl.arange(0, TILE_KV)
-            q_idx = tl.minimum(q_row, q_len - 1)[:, None]
-            kv_idx = tl.minimum(kv_row, kv_len - 1)[None, :]
-            in_range = (q_row < q_len)[:, None] & (kv_row < kv_len)[None, :]
-            q_tile = tl.load(
-                q_base + q_row[:, None] * q_stride_n + dims[None, :],
-                mask=(q_row < q_len)[:, None],
-                other=0.0,
-            )
-            do_tile = tl.load(
-                do_base + q_row[:, None] * do_stride_n + value_dims[None, :],
-                mask=(q_row < q_len)[:, None],
-                other=0.0,
-            )
-            k_tile = tl.load(
-                k_base + kv_row[:, None] * k_stride_n + dims[None, :],
-                mask=(kv_row < kv_len)[:, None],
-                other=0.0,
-            )
-            v_tile = tl.load(
-                v_base + kv_row[:, None] * v_stride_n + value_dims[None, :],
-                mask=(kv_row < kv_len)[:, None],
-                other=0.0,
-            )
-            lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[:, None]
-            delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[:, None]
-            dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
-            score_log2 = dot * scale_log2
-            pair_sum_2 = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
-            weight = tl.exp2(pair_sum_2 - lse2)
-            weight = tl.where(in_range, weight, 0.0)
-            grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
-            grad_score = weight * (grad_weight - delta)
-            grad_sum0 += grad_score
+        q_row = q_start + tl.arange(0, TILE_Q)
+        kv_row = kv_start + tl.arange(0, TILE_KV)
+        q_idx = tl.minimum(q_row, q_len - 1)[:, None]
+        kv_idx = tl.minimum(kv_row, kv_len - 1)[None, :]
+        in_range = (q_row < q_len)[:, None] & (kv_row < kv_len)[None, :]
+        q_tile = tl.load(q_base + q_row[:, None] * q_stride_n + dims[None, :], mask=(q_row < q_len)[:, None], other=0.0)
+        do_tile = tl.load(
+            do_base + q_row[:, None] * do_stride_n + value_dims[None, :],
+            mask=(q_row < q_len)[:, None],
+            other=0.0,
+        )
+        k_tile = tl.load(
+            k_base + kv_row[:, None] * k_stride_n + dims[None, :],
+            mask=(kv_row < kv_len)[:, None],
+            other=0.0,
+        )
+        v_tile = tl.load(
+            v_base + kv_row[:, None] * v_stride_n + value_dims[None, :],
+            mask=(kv_row < kv_len)[:, None],
+            other=0.0,
+        )
+        lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[:, None]
+        delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[:, None]
+        dot = tl.dot(q_tile, k_tile.T, input_precision="ieee")  # [TILE_Q, TILE_KV]
+        score_log2 = dot * scale_log2
+        pair_sum_2 = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
+        weight = tl.exp2(pair_sum_2 - lse2)
+        weight = tl.where(in_range, weight, 0.0)
+        grad_weight = tl.dot(do_tile, v_tile.T, input_precision="ieee")
+        grad_score = weight * (grad_weight - delta)
+        grad_sum0 += grad_score
 
     # row i of a tile turned by i: column c holds the distances c and c - TILE_Q
     row = tl.arange(0, TILE_Q)[:, None]

@@ -17,7 +17,7 @@ from attncc.errors import UnsupportedError
 from attncc.ir import TRUE, Expr
 from attncc.report.cost import Cost, Machine, Shape, TileCounts, cost_of
 from attncc.runtime import op, tiles
-from attncc.schedule import Problem, Target
+from attncc.schedule import Facts, Problem, Target
 from attncc.schedule.triton import choose_triton_schedules
 
 CLOSED = "summed in closed form"
@@ -35,7 +35,8 @@ def cost_of_variant(reading: Reading, shape: Shape, machine: Machine, block_m: i
     parameters = {p.name: value for p, value in zip(spec.parameters, numbers, strict=True)}
     head, heads = shape.head_dim, (shape.heads, shape.kv_heads)
     dtypes = tuple(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
-    problem = Problem(shape.dtype, head, head, *heads, dtypes, tile_q=block_m, tile_kv=block_n)
+    facts = Facts(shape.batch, shape.q_len, shape.kv_len)
+    problem = Problem(shape.dtype, head, head, *heads, dtypes, tile_q=block_m, tile_kv=block_n, facts=facts)
     mask = summarize_mask(spec.mask)
     target = Target("triton", "cuda", machine.arch, gluon=op.runs_gluon(machine.arch))
     keys = pipeline.visited_keys(mask, spec, shape.heads) if target.gluon else None

@@ -31,7 +31,7 @@ SPILLING_HEADS: Final = 128
 #: with 48 as fast (documents and alibi_symmetric, H100, D 128, S 8192, 2026-11-23).
 GLUON_SPILLS: Final = 64
 #: The same for the one pass backward, beside two passes without. With 304 bytes it was 1.02 times as fast (alibi), with
-#: 384 1.1 times (relative_bias), with 208 1.4 times (documents), with 448 0.7 times (alibi and gradients of its slopes;
+#: 384 1.1 times (relative_bias), with 208 1.2 times (documents), with 448 0.7 times (alibi and gradients of its slopes;
 #: H100, D 128, S 8192, 2026-11-24).
 ONE_PASS_SPILLS: Final = 400
 

@@ -115,10 +115,12 @@ SHORT_ROWS: Final[dict[str, dict[int, tuple[GluonSchedule, ...]]]] = {
 
 
 def is_short(problem: Problem) -> bool:
-    """Whether a call has so few queries that a Gluon kernel of its own serves it."""
+    """Whether a call has so few queries that a Gluon kernel of its own serves it: by its facts, or as drawn before."""
     widest = max(gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim))
     few = problem.facts is not None and problem.facts.q_len <= SHORT
-    return few and problem.dtype in DTYPES and any(widest in rows for rows in SHORT_ROWS.values())
+    if problem.short or not few:
+        return problem.short
+    return problem.dtype in DTYPES and any(widest in rows for rows in SHORT_ROWS.values())
 
 
 def gluon_head_tile(dim: int) -> int:
@@ -133,7 +135,7 @@ def choose_gluon_schedules(
     if refusal(name, problem, target, keys) is not None:
         return ()
     head, value = gluon_head_tile(problem.head_dim), gluon_head_tile(problem.value_dim)
-    short = SHORT_ROWS.get(name, {}) if problem.short else {}
+    short = SHORT_ROWS.get(name, {}) if is_short(problem) else {}
     rows = short.get(max(head, value)) or ROWS[name][max(head, value)]
     return tuple(replace(row, reasons=(_reason(row),)) for row in rows if head == value or not row.out_over_q)
 

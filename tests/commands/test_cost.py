@@ -73,6 +73,14 @@ def test_tiles_on_hopper_are_those_of_the_kernel_that_would_run(gluon, monkeypat
         assert (found["tile_q"], found["tile_kv"]) == (schedule.tile_q, schedule.tile_kv)
 
 
+@pytest.mark.parametrize(("length", "tile_q"), [(1024, 128), (8192, 192)])
+def test_few_queries_are_counted_in_tiles_of_their_own(length, tile_q, monkeypatch):
+    from attncc.runtime import op
+
+    monkeypatch.setattr(op, "runs_gluon", lambda arch: arch == "sm_90")
+    assert cost("causal", "-q", length, "--head-dim", 64)["tiles"]["tile_q"] == tile_q
+
+
 def test_a_million_tokens_are_counted_in_closed_form():
     start = time.process_time()
     found = cost("window", "-q", 1 << 20, "-p", "window=4096")

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from attncc.emit.gluon.bounded import fixed_shift
 from attncc.emit.gluon.language import MISSING, descriptor_type, row_type, sum_type
 from attncc.emit.gluon.visits import Steps
 from attncc.emit.kernel import Argument
@@ -53,6 +54,7 @@ def forward(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str],
     tiles = draw_visits(draft, variant, KEYS)
     drawn = draw_loops(draft, "q_idx", tiles, None, ())
     steps = Steps(tiles, KEYS, variant.shape)
+    shift = fixed_shift(variant.spec, variant.problem.dtype)
     values = (
         _common(draft, schedule, docstring)
         | _lines(draft, tiles, drawn)
@@ -63,6 +65,8 @@ def forward(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str],
             "first_scores": _scores(steps.first(), drawn.loops[1], ""),
             "scores": _branches(steps, drawn),
             "may_be_hidden": variant.spec.mask is not TRUE,
+            "bounded": shift is not None,
+            "shift": shift or 0.0,
         }
     )
     head, value = _widths(variant)

@@ -195,11 +195,15 @@ def expression(form: Form) -> Expr:
             result = term if coefficient > 0 else _raw(Op.NEG, term)
         else:
             result = _raw(Op.ADD if coefficient > 0 else Op.SUB, result, term)
-    if result is None:
-        return const(form.constant)
-    if form.constant:
-        result = _raw(Op.ADD if form.constant > 0 else Op.SUB, result, const(abs(form.constant)))
-    return result
+    return const(form.constant) if result is None else shifted(result, form.constant)
+
+
+def shifted(base: Expr, constant: int) -> Expr:
+    """base + constant, the constant last; of a form's expression that of the form with it."""
+    if base.op is Op.CONST:
+        assert isinstance(base.value, int)
+        return const(base.value + constant)
+    return _raw(Op.ADD if constant > 0 else Op.SUB, base, const(abs(constant))) if constant else base
 
 
 def _term(monomial: Monomial, coefficient: int) -> Expr:

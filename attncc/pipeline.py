@@ -20,7 +20,9 @@ from attncc.emit.triton.kernels import Variant
 from attncc.emit.triton.program import TritonProgram, emit_program, gluon_refusal
 from attncc.emit.triton.visits import is_tabulated
 from attncc.errors import UnsupportedError
-from attncc.ir import SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
+from attncc.ir import FALSE, SCORE, AttentionSpec, Expr, Op, Scalar, const, postorder, print_spec
+from attncc.ir.texts import LINE_END, known_spec
+from attncc.ir.texts import remember as remember  # the other half of `lower_text`
 from attncc.ir.verify import verify
 from attncc.passes import derive, lift, simplify
 from attncc.passes.gather import gather
@@ -42,8 +44,6 @@ from attncc.schedule.fast_math import approximate
 from attncc.schedule.gluon import is_short
 from attncc.schedule.triton import Schedules, choose_triton_schedules
 
-#: What stands for the end of a line in the text that operators take; no `.attn` text has it.
-LINE_END: Final = "\u21b5"
 #: What a mask is measured by where a choice depends on how much it shows.
 USUAL_GRID: Final = Grid(8192, 8192, 128, 64)
 ROWS_OF_USUAL_GRID: Final = USUAL_GRID.q_len // USUAL_GRID.tile_q
@@ -106,6 +106,15 @@ class TritonPrograms:
             self.made[aligned, wide] = emit_program(variant, schedules, self.text)
         return self.made[aligned, wide]
 
+    @property
+    def guards_reads(self) -> bool:
+        """Whether a row becomes NaN where a visible pair reads beyond a captured tensor, or is divided by 0."""
+        return self.variant.guarded.beyond is not FALSE
+
+    def has_gluon(self, wide: bool) -> bool:
+        """Whether kernels for aligned tensors may be in Gluon."""
+        return self.schedules.has_gluon and gluon_refusal(replace(self.variant, aligned=True, wide=wide)) is None
+
 
 def lower(spec: AttentionSpec, problem: Problem, target: Target, observe: Observe = ignore) -> Lowered:
     """The kernels of a spec. `observe` sees each stage's name and result; without one, results are remembered."""
@@ -119,12 +128,17 @@ def lower_text(text: str, problem: Problem, target: Target) -> Lowered:
     found = _LOWERED.get((text, problem, target))
     if found is not None:
         return found
-    spec = _SPECS.get(text)
+    return _lower_once(text, spec_of(text), problem, target)
+
+
+def spec_of(text: str) -> AttentionSpec:
+    """The spec that operators know by this text; one that this process has not seen is parsed."""
+    spec = known_spec(text)
     if spec is None:
         from attncc.frontend import parse  # late: the grammar is loaded only where text is read
 
         spec = parse(text.replace(LINE_END, "\n"))
-    return _lower_once(text, spec, problem, target)
+    return spec
 
 
 def _lower_once(text: str, spec: AttentionSpec, problem: Problem, target: Target) -> Lowered:
@@ -136,14 +150,6 @@ def _lower_once(text: str, spec: AttentionSpec, problem: Problem, target: Target
     found = _remembered(_LOWERED, (text, settled, target), _lower, spec)
     _LOWERED[text, problem, target] = found
     return found
-
-
-def remember(spec: AttentionSpec) -> str:
-    """The text by which `lower_text` finds this spec, in one line: torch.compile writes it into a comment."""
-    text = print_spec(spec).replace("\n", LINE_END)
-    with _LOCK:
-        _SPECS.setdefault(text, spec)
-    return text
 
 
 def canonicalize(spec: AttentionSpec, observe: Observe = ignore) -> AttentionSpec:
@@ -287,7 +293,6 @@ def _see(observe: Observe, stage: str, function: Callable[Given, Result]) -> Cal
 
 
 _LOCK = threading.RLock()
-_SPECS: dict[str, AttentionSpec] = {}
 _CANONICAL: dict[str, AttentionSpec] = {}
 _LOWERED: dict[tuple[str, Problem, Target], Lowered] = {}
 MAX_REMEMBERED = 4096

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from attncc import pipeline
-from attncc.api.empty import without_empty
 from attncc.api.inputs import Inputs
 from attncc.api.options import Options
 from attncc.api.program import Program, Reading
 from attncc.api.values import check_capture_devices, check_captures, check_parameters
 from attncc.errors import UnsupportedError
-from attncc.reference import reference
 from attncc.runtime import eager, op, triton_build, triton_version
-from attncc.schedule import Gradients
+from attncc.schedule.target import Gradients, Problem, Target
 from attncc.schedule.triton import MAX_HEAD_DIM
+
+if TYPE_CHECKING:  # a call whose kernels are in the cache needs no compiler
+    from attncc import pipeline
 
 #: Lengths and sizes up to which kernels count in 32 bits.
 MAX_SIZE = 1 << 24
@@ -47,7 +48,10 @@ def make_call(reading: Reading, inputs: Inputs, options: Options) -> Call:
     sizes = {"batch": batch, "heads": heads, "q_len": q_len, "kv_len": inputs.k.shape[2]}
     captures = check_captures(spec, reading.captures, sizes)
     program, captures = reading.program, check_capture_devices(spec, captures, inputs.q.device)
-    if options.backend != "reference" and inputs.q.numel() and inputs.k.numel():
+    runs = options.backend != "reference" and inputs.q.numel() and inputs.k.numel()
+    if runs and any(0 in tensor.shape for tensor in captures):
+        from attncc.api.empty import without_empty  # late: it is rarely needed
+
         program, captures = without_empty(program, captures)
     return Call(program, inputs, captures, check_parameters(spec, reading.parameters), options)
 
@@ -57,6 +61,8 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
     inputs, options = call.inputs, call.options
     _refuse(call)
     if options.backend == "reference":
+        from attncc.reference import reference  # late: only those who ask for it need it
+
         spec = call.program.spec
         parameters = {p.name: value for p, value in zip(spec.parameters, call.parameters, strict=True)}
         tensors = (inputs.q, inputs.k, inputs.v, call.captures, parameters)
@@ -150,9 +156,15 @@ def lowered(call: Call) -> pipeline.Lowered:
 
 
 def _lower(call: Call, gradients: Gradients | None) -> pipeline.Lowered:
+    from attncc.pipeline import lower  # late: a call whose kernels are in the cache needs no compiler
+
+    return lower(call.program.spec, *posed(call, gradients))
+
+
+def posed(call: Call, gradients: Gradients | None) -> tuple[Problem, Target]:
+    """The problem of a pass as a call poses it, and its target."""
     tiles = (call.options.block_m or 0, call.options.block_n or 0)
     target = op.target_of(backend_of(call), call.inputs.q.device)
     deterministic = call.options.is_deterministic and target.gluon and gradients is not None
     more = op.takes_tf32(target, call.inputs.q.dtype), deterministic
-    problem = op.problem_of(call.tensors, call.parameters, gradients, *tiles, call.options.refine, *more)
-    return pipeline.lower(call.program.spec, problem, target)
+    return op.problem_of(call.tensors, call.parameters, gradients, *tiles, call.options.refine, *more), target

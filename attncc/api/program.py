@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from attncc import pipeline
 from attncc.api.values import check_names
 from attncc.errors import InputError
 from attncc.frontend import Traced, Values, fingerprint, trace_functions
 from attncc.ir import AttentionSpec, Parameter
+from attncc.ir.texts import remember
 from attncc.runtime.eager import Attention, is_observed
 
 Function = Callable[..., Any]
@@ -76,7 +76,7 @@ _UNTRACED: list[Callable[..., Reading]] = []
 
 def program_of(spec: AttentionSpec) -> Program:
     """The program of a spec that is not Python."""
-    return Program(spec, pipeline.remember(spec))
+    return Program(spec, remember(spec))
 
 
 def read_functions(
@@ -163,7 +163,7 @@ def _remembered(found: Hashable, score_mod: Function | None, mask_mod: Function 
 
 def _traced(score_mod: Function | None, mask_mod: Function | None, name: str | None) -> Program:
     traced = trace_functions(score_mod, mask_mod, name)
-    return Program(traced.spec, pipeline.remember(traced.spec), traced)
+    return Program(traced.spec, remember(traced.spec), traced)
 
 
 def clear() -> None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from attncc import pipeline
-from attncc.api.lowering import Call
+from attncc.api.lowering import Call, posed
 from attncc.emit.triton.program import TritonProgram
 from attncc.runtime import op
+from attncc.runtime.recall import memory_of
+from attncc.runtime.triton_attention import TritonPass
 from attncc.runtime.triton_values import aligned, wide
 from attncc.runtime.tuned import with_winners
 
@@ -52,13 +54,21 @@ def running(call: Call, found: pipeline.Lowered) -> tuple[Running, ...]:
 def _running(programs: pipeline.TritonPrograms, call: Call) -> Running:
     device = call.inputs.q.device
     kind = aligned(*call.tensors[:3]), wide(*call.tensors[:3])
-    known = op._PASSES.get((id(_as_called(programs, call)), device))
+    known = _recalled(programs, call) or op._PASSES.get((id(_as_called(programs, call)), device))
     loaded = None if known is None else known.loaded.get(kind)
     if loaded is not None:
         return Running(loaded.program, built=True)
     program = programs(*kind)
     tuned = with_winners(program, torch.cuda.get_device_name(device)) if device.type == "cuda" else program
     return Running(tuned, built=False)
+
+
+def _recalled(programs: pipeline.TritonPrograms, call: Call) -> TritonPass | None:
+    """The pass that calls run through where the cache knew it, so that nothing was lowered."""
+    problem, target = posed(call, programs.variant.problem.gradients)
+    memory = memory_of(call.program.text, problem, target, call.inputs.q.device)
+    head = None if memory is None else memory.head()
+    return None if head is None else op._PASSES.get((head.key, call.inputs.q.device))
 
 
 def _as_called(programs: pipeline.TritonPrograms, call: Call) -> pipeline.TritonPrograms | None:

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from attncc.api import apart
 from attncc.api.repro import Trial, read, save
-from attncc.config import LOG, settings
+from attncc.api.tested import needs_test, pass_test
+from attncc.config import LOG
 from attncc.errors import CompileError, InternalError
 from attncc.ir import AttentionSpec, Op, Scalar, postorder
 from attncc.pipeline import canonicalize, lower
 from attncc.reference import reference, reference_scores
 from attncc.runtime import op
-from attncc.runtime.cache import default_store, digest
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import Loaded, TritonPass
 from attncc.schedule import Gradients, Problem, call_box, prove_divisions, prove_loads
@@ -68,11 +68,7 @@ def check(
     parameters: Sequence[int],
 ) -> None:
     """Try the kernels of a pass, unless that is known to have gone well. Raises CompileError if they are wrong."""
-    if not settings().self_test or tensors[0].device.type == "cpu" or torch.cuda.is_current_stream_capturing():
-        return
-    identity = _identity(loaded, tensors[0].device)
-    store = default_store()
-    if store.load(digest(identity)) is not None:
+    if not needs_test(loaded, tensors[0].device):
         return
     trial = make_trial(spec, loaded, tensors, captures, parameters)
     if trial is None:
@@ -80,12 +76,7 @@ def check(
         return
     if not (apart.may_hang(loaded.program) and apart.try_out(trial, loaded)):
         refuse_wrong(trial, kernels, loaded)
-    store.publish(identity, {"variant": spec.name}, {})
-
-
-def _identity(loaded: Loaded, device: torch.device) -> dict[str, Any]:
-    keys = sorted(kernel.launch.built.key for kernel in loaded.kernels.values())  # type: ignore[attr-defined]  # a Launch
-    return {"kind": "self-test", "kernels": keys, "device": torch.cuda.get_device_name(device)}
+    pass_test(loaded, tensors[0].device, spec.name)
 
 
 def refuse_wrong(trial: Trial, kernels: TritonPass, loaded: Loaded) -> None:

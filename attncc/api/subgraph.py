@@ -25,7 +25,7 @@ from attncc.errors import InternalError, UnsupportedError
 from attncc.frontend.reach import reach
 from attncc.frontend.reach_functions import example_of
 from attncc.ir import AttentionSpec, Op, evaluate, postorder
-from attncc.pipeline import LINE_END
+from attncc.ir.texts import LINE_END
 from attncc.runtime.eager import is_plain
 
 ARGUMENT: Final = "attncc.argument.default"

@@ -10,29 +10,24 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor
 
-from attncc import pipeline
-from attncc.api.apart import foresee
+from attncc.api.compiler import install
 from attncc.api.graph import attend_in_graph, is_followed, meaning_now
 from attncc.api.inputs import check_inputs, kind_of
 from attncc.api.lowering import Call, lowered, make_call
 from attncc.api.options import Options, check_options
 from attncc.api.pickling import frozen, travels
 from attncc.api.program import Function, Program, Reading, program_of, read_functions
-from attncc.api.running import running
-from attncc.api.self_test import check
 from attncc.api.values import check_names
 from attncc.api.warm import attend, options_of
 from attncc.errors import InputError
 from attncc.ir import AttentionSpec, print_spec
-from attncc.runtime import op
 
 if TYPE_CHECKING:  # a call loads no reports
     from attncc.report.cost import Cost, Machine, Shape
     from attncc.report.explain import Explanation
     from attncc.report.picture import Picture
 
-# The operator finds the compiler here, and what tries new kernels: neither may import the other.
-op.install(pipeline.lower_text, check, foresee)
+install()
 
 
 class Variant:
@@ -189,6 +184,8 @@ class Variant:
 
     def source(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **given: Any) -> str:
         """The generated code of this call, forward and backward; takes the arguments of a call."""
+        from attncc.api.running import running  # late: a call shows no sources
+
         options, values = _split(given)
         call = self._call(q, k, v, scale, options, values)
         found = lowered(call)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from attncc.runtime import op, triton_build
-from attncc.runtime.triton_fit import settle
-from attncc.schedule import Gradients
+from attncc.runtime.recall import memory_of
+from attncc.schedule.target import Gradients
 
 MAX_BEGUN: Final = 4096
 #: What was begun in this process; calls of other lengths share kernels, or compile theirs when they need them.
@@ -55,6 +55,10 @@ def begin_backward(
     target, device = op.target_of("triton", q.device), q.device
     more = op.takes_tf32(target, q.dtype), deterministic and target.gluon
     problem = op.problem_of(tensors, parameters, gradients, *tiles, refine, *more)
+    memory = memory_of(text, problem, target, device)
+    if memory is not None and memory.knows(*kind):
+        return None
+    from attncc.runtime.triton_fit import settle  # late: what is known needs no choice of schedules
 
     def compile_backward() -> None:
         with suppress(Exception):

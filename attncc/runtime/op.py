@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,43 +20,18 @@ from attncc.config import settings
 from attncc.errors import InternalError
 from attncc.runtime import functional, launch, triton_version
 from attncc.runtime.build import Kernel, build
+from attncc.runtime.lowered import Lowered
 from attncc.runtime.pack import settings_pack
+from attncc.runtime.recall import Memory, Recalled, memory_of
 from attncc.runtime.steps import empty_like
-from attncc.runtime.triton_attention import TritonPass
-from attncc.runtime.triton_fit import Foresee
-from attncc.schedule import Facts, Gradients, Problem, Target
+from attncc.runtime.triton_attention import Programs, TritonPass
 from attncc.schedule.gluon import ARCH as HOPPER
-from attncc.schedule.target import has_tf32
+from attncc.schedule.target import Facts, Gradients, Problem, Target, has_tf32
+
+if TYPE_CHECKING:  # kernels that are found in the cache need no choice of schedules
+    from attncc.runtime.triton_fit import Foresee
 
 MAX_KERNELS = 8192
-
-
-class Lowered(Protocol):
-    """What the compiler gives, as far as it matters here."""
-
-    @property
-    def spec(self) -> Any:
-        """The spec, as it was given."""
-
-    @property
-    def forward(self) -> Any:
-        """The source of the forward kernel."""
-
-    @property
-    def backward(self) -> Any:
-        """The source of the backward kernel, if gradients were asked for."""
-
-    @property
-    def triton_forward(self) -> Any:
-        """The Triton kernels of the forward pass, if they are asked for."""
-
-    @property
-    def triton_backward(self) -> Any:
-        """The Triton kernels of the backward pass, if they are asked for."""
-
-    @property
-    def differentiable(self) -> tuple[bool, ...]:
-        """For each capture, whether it can have a gradient."""
 
 
 #: out, lse, and each row's largest score and sum of exp(score - largest)
@@ -64,7 +39,7 @@ Rows = tuple[Tensor, Tensor, Tensor, Tensor]
 Lower = Callable[[str, Problem, Target], Lowered]
 
 _KERNELS: dict[tuple[Any, ...], Kernel] = {}
-_PASSES: dict[tuple[int, torch.device], TritonPass] = {}
+_PASSES: dict[tuple[int | str, torch.device], TritonPass] = {}
 _DIFFERENTIABLE: dict[str, tuple[bool, ...]] = {}
 _COMPILER: list[Lower] = []
 _TESTS: list[Callable[..., None]] = []
@@ -73,7 +48,7 @@ _FORESEEING: list[Foresee] = []
 
 def install(lower: Lower, test: Callable[..., None] | None = None, foresee: Foresee | None = None) -> None:
     """Hand over the compiler that turns a spec's text, a problem and a target into kernels, and what tries kernels:
-    a function of the spec and of what a `TritonPass` gives its test. `foresee` hears what is about to be compiled."""
+    a function of the text and of what a `TritonPass` gives its test. `foresee` hears what is about to be compiled."""
     _COMPILER[:] = [lower]
     _TESTS[:] = [] if test is None else [test]
     _FORESEEING[:] = [] if foresee is None else [foresee]
@@ -187,9 +162,11 @@ def _compiled(
     gradients = None if wanted is None else Gradients(wanted[0], wanted[1], wanted[2], wanted[3:])
     target = target_of(backend, tensors[0].device)
     more = takes_tf32(target, tensors[0].dtype), deterministic and target.gluon
-    lowered = _lower(text, problem_of(tensors, parameters, gradients, *tiles, refine, *more), target)
+    problem = problem_of(tensors, parameters, gradients, *tiles, refine, *more)
     if backend == "triton":
-        return _triton(lowered, tensors[0].device, forward=wanted is None)
+        found = _triton(text, problem, target, tensors[0].device)
+        return found.forward if wanted is None else found.backward
+    lowered = _lower(text, problem, target)
     if wanted is None:
         return build(lowered.forward, "forward")
     return build(lowered.backward, "backward")
@@ -224,15 +201,35 @@ def runs_gluon(arch: str) -> bool:
     return arch == HOPPER and settings().gluon and triton_version.gluon_refusal(version) is None
 
 
-def _triton(lowered: Lowered, device: torch.device, *, forward: bool) -> Kernel:
-    """The pass of a variant on a device; calls of other lengths share it."""
-    programs = lowered.triton_forward if forward else lowered.triton_backward
-    found = _PASSES.get((id(programs), device))
+def _triton(text: str, problem: Problem, target: Target, device: torch.device) -> TritonPass:
+    """The pass of a variant on a device; calls of other lengths share it. What the cache knows is not lowered."""
+    memory = memory_of(text, problem, target, device)
+    head = None if memory is None else memory.head()
+    programs: Programs
+    key: int | str
+    if memory is not None and head is not None:
+        _DIFFERENTIABLE[text] = head.differentiable
+        known = (made for made in _PASSES.values() if made.memory is not None and made.memory.key == head.key)
+        key, programs = head.key, Recalled(head, partial(_programs, text, problem, target, memory))
+        found = _PASSES.get((key, device)) or next((made for made in known if made.device == device), None)
+    else:
+        programs = _programs(text, problem, target, memory)
+        key = id(programs)
+        found = _PASSES.get((key, device))
     if found is None:
-        test = partial(_TESTS[0], lowered.spec) if _TESTS else None
-        made = TritonPass(programs, device, test=test, foresee=_FORESEEING[0] if _FORESEEING else None)
-        found = _PASSES.setdefault((id(programs), device), made)
-    return found.forward if forward else found.backward
+        test = partial(_TESTS[0], text) if _TESTS else None
+        foresee = _FORESEEING[0] if _FORESEEING else None
+        found = TritonPass(programs, device, test=test, foresee=foresee, memory=memory)
+    return _PASSES.setdefault((key, device), found)
+
+
+def _programs(text: str, problem: Problem, target: Target, memory: Memory | None) -> Programs:
+    """The kernels of a pass, lowered."""
+    lowered = _lower(text, problem, target)
+    if memory is not None:
+        memory.differentiable = lowered.differentiable
+    programs: Programs = lowered.triton_forward if problem.gradients is None else lowered.triton_backward
+    return programs
 
 
 def _lower(text: str, problem: Problem, target: Target) -> Lowered:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from attncc.emit.triton.program import TritonProgram
-from attncc.ir import FALSE
 from attncc.runtime.build import build
 from attncc.runtime.descriptors import describable
+from attncc.runtime.outline import Outline, outline_of
 from attncc.runtime.steps import empty_like
-from attncc.runtime.triton_fit import Foresee, settle
 from attncc.runtime.triton_gradients import Backward
 from attncc.runtime.triton_kernel import Kernel, make_kernel
 from attncc.runtime.triton_tables import Lister, Tables
@@ -36,40 +34,80 @@ from attncc.runtime.triton_values import (
     wide,
 )
 
+if TYPE_CHECKING:  # kernels that are found in the cache need neither the emitter nor a choice of schedules
+    from attncc.emit.triton.program import TritonProgram
+    from attncc.runtime.triton_fit import Foresee
+
+
+class Programs(Protocol):
+    """The kernels of one pass of a variant, made when they are asked for, and what is known of them before."""
+
+    def __call__(self, aligned: bool = True, wide: bool = False) -> TritonProgram:
+        """The kernels for tensors that are aligned or not, and wide or not."""
+
+    @property
+    def guards_reads(self) -> bool:
+        """Whether a row becomes NaN where a visible pair reads beyond a captured tensor, or is divided by 0."""
+
+    def has_gluon(self, wide: bool) -> bool:
+        """Whether kernels for aligned tensors may be in Gluon."""
+
 
 @dataclass(slots=True)
 class Loaded:
     """A program on a device: its kernels, what fills its tables, and the functions that torch runs around them.
 
-    `tested` says that nothing more has to be known of the kernels before they are used.
+    `find` gives the program itself, which running it does not need. `tested` says that nothing more has to be known of
+    the kernels before they are used.
     """
 
-    program: TritonProgram
+    outline: Outline
+    find: Callable[[], TritonProgram]
     kernels: dict[str, Kernel]
     lister: Lister
     host: dict[str, Callable[..., Any]]
     tested: bool = False
+
+    @property
+    def program(self) -> TritonProgram:
+        """The program, under the schedules that run."""
+        return self.find()
 
 
 #: Tries newly loaded kernels: from them, (q, k, v), the captures and the parameters of the call that needs them.
 Test = Callable[["TritonPass", Loaded, Sequence[Tensor], Sequence[Tensor], Sequence[int]], None]
 
 
+class Cached(Protocol):
+    """What the cache knows of a pass, and where it keeps what was settled."""
+
+    @property
+    def key(self) -> str | None:
+        """What names the pass in the cache, once that is known."""
+
+    def load(self, aligned: bool, wide: bool, settle: Callable[[bool, bool], TritonProgram]) -> Loaded | None:
+        """The kernels for tensors of a kind, loaded; None where they are not all known. `settle` makes the program."""
+
+    def keep(self, first: TritonProgram, gluon: tuple[bool, bool], guards_reads: bool, loaded: Loaded) -> None:
+        """Keep what was settled, beginning with the program `first`, for processes to come."""
+
+
 @dataclass
 class TritonPass:
     """One pass of a variant on one device. `programs` gives the kernels for tensors that are aligned, or wide."""
 
-    programs: Callable[[bool, bool], TritonProgram]
+    programs: Programs
     device: torch.device
     loaded: dict[tuple[bool, bool], Loaded] = field(default_factory=dict)
     tables: Tables = field(default_factory=Tables)
     test: Test | None = None
     foresee: Foresee | None = None
+    memory: Cached | None = None
 
     @property
     def guards_reads(self) -> bool:
         """Whether a row becomes NaN where a visible pair reads beyond a captured tensor, or is divided by 0."""
-        return self.programs(True, False).variant.guarded.beyond is not FALSE
+        return self.programs.guards_reads
 
     def load(self, *tensors: Tensor) -> Loaded:
         """The program for such tensors, built at the first call."""
@@ -78,7 +116,7 @@ class TritonPass:
     def kind_of(self, *tensors: Tensor) -> tuple[bool, bool]:
         """Whether tensors are aligned, and wide. Gluon kernels ask more of aligned ones."""
         is_aligned, is_wide = aligned(*tensors), wide(*tensors)
-        if is_aligned and self.programs(True, is_wide).schedules.has_gluon:
+        if is_aligned and self.programs.has_gluon(is_wide):
             is_aligned = describable(*tensors)
         return is_aligned, is_wide
 
@@ -86,9 +124,20 @@ class TritonPass:
         """The program for aligned tensors or any, for wide ones or not."""
         found = self.loaded.get((is_aligned, is_wide))
         if found is None:
-            program = settle(self.programs(is_aligned, is_wide), self.device, self.foresee)
-            found = self.loaded[is_aligned, is_wide] = load_program(program, self.device)
+            found = None if self.memory is None else self.memory.load(is_aligned, is_wide, self.settled)
+            if found is None:
+                found = load_program(self.settled(is_aligned, is_wide), self.device)
+                if self.memory is not None:
+                    gluon = self.programs.has_gluon(False), self.programs.has_gluon(True)
+                    self.memory.keep(self.programs(is_aligned, is_wide), gluon, self.programs.guards_reads, found)
+            self.loaded[is_aligned, is_wide] = found
         return found
+
+    def settled(self, is_aligned: bool, is_wide: bool) -> TritonProgram:
+        """The program of a kind under the schedules that fit the device."""
+        from attncc.runtime.triton_fit import settle  # late: what was settled before is found in the cache
+
+        return settle(self.programs(is_aligned, is_wide), self.device, self.foresee)
 
     def forward(
         self,
@@ -201,7 +250,7 @@ class TritonPass:
         described = {"q": q, "k": k, "v": v, "do": grad_out, "dq": grad_q, "dk": grad_k, "dv": grad_v}
         described |= {"lse2": rows[0], "delta": rows[1]}
         tensors = {f"{name}_desc": tensor for name, tensor in described.items()}
-        call = Backward(loaded.program, loaded.kernels, loaded.host, held, parameters, values, self.device, tensors)
+        call = Backward(loaded.outline, loaded.kernels, loaded.host, held, parameters, values, self.device, tensors)
         of_captures = call.run(lambda name: self.table(loaded, name, captures, parameters, values), loaded.lister)
         if q.shape[0] != k.shape[0]:
             grad_k, grad_v = (g.sum(0, keepdim=True, dtype=torch.float32).to(g.dtype) for g in (grad_k, grad_v))
@@ -213,7 +262,7 @@ class TritonPass:
         self, loaded: Loaded, name: str, captures: Sequence[Tensor], parameters: Sequence[int], values: Values
     ) -> Values:
         """The tiles that a pass visits, where it reads a table."""
-        if name not in loaded.program.lists:
+        if name not in loaded.outline.lists:
             return {}
         return self.tables.find(loaded.lister, name, captures, parameters, values)
 
@@ -227,4 +276,6 @@ def load_program(program: TritonProgram, device: torch.device) -> Loaded:
         for function in ("statistics", "collect", "add_pairs"):
             source = replace(program.host, digest=f"{program.host.digest}:{function}")
             host[function] = build(source, function)
-    return Loaded(program, kernels, Lister(program, kernels, host.get("statistics"), device), host)
+    outline = outline_of(program)
+    lister = Lister(outline, kernels, host.get("statistics"), device)
+    return Loaded(outline, lambda: program, kernels, lister, host)

@@ -47,7 +47,7 @@ class TritonForward:
         numbered = [(f"capture:{i}:0", i) for i in range(len(captures))]
         self._captures = tuple((kernel.keys.index(key), i) for key, i in numbered if key in kernel.keys)
         self._numbered = tuple(numbered)
-        self._reads_table = "forward" in loaded.program.lists
+        self._reads_table = "forward" in loaded.outline.lists
         self._by_address = takes_addresses(q.device)
         self._shape, self._order = tuple(out.shape), (*sorted(range(3), key=q.stride, reverse=True), 3)
         self._rows = self._shape[:3]

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from attncc.emit.triton.program import TritonProgram
 from attncc.errors import InternalError
+from attncc.runtime.outline import Outline
 from attncc.runtime.triton_kernel import Kernel
 from attncc.runtime.triton_tables import SIZES, Lister, values_of
 from attncc.runtime.triton_values import Values, pointer
-from attncc.schedule import Gradients
 from attncc.schedule.gluon import ONE_PASS
+from attncc.schedule.target import Gradients
 
 #: Shares of single pairs that the gradient of a general gather holds at a time: 64 MiB.
 PAIRS_AT_ONCE: Final = 1 << 24
@@ -28,12 +28,12 @@ Table = Callable[[str], Values]
 
 @dataclass(frozen=True, slots=True)
 class Backward:
-    """One backward call: its program and kernels, the captures as kernels read them, and the values of arguments.
+    """One backward call: its program's outline, kernels and captures as kernels read them, and the values of arguments.
 
     `tensors` are those that a kernel may take as descriptions, by the key of the argument.
     """
 
-    program: TritonProgram
+    outline: Outline
     kernels: Mapping[str, Kernel]
     host: Mapping[str, Callable[..., Any]]
     captures: Sequence[Tensor]
@@ -45,10 +45,9 @@ class Backward:
     @property
     def gradients(self) -> Gradients:
         """What is differentiated."""
-        derivatives = self.program.variant.derivatives
-        if derivatives is None:
+        if self.outline.gradients is None:
             raise InternalError("a forward program has no backward pass")
-        return derivatives.gradients
+        return self.outline.gradients
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -64,7 +63,7 @@ class Backward:
         sums = self.sides(table)
         if "backward_diagonal" in self.kernels:
             sums += self.diagonals(lister)
-        if not self.program.variant.loads:
+        if not self.outline.loads:
             return [None] * len(self.captures)
         totals: list[Tensor | None] = self.host["collect"](
             sums, self.captures, self.parameters, *self.sizes, self.device
@@ -76,16 +75,17 @@ class Backward:
     def sides(self, table: Table) -> list[Tensor]:
         """Launch the passes that own queries and keys; the sums that they make for captures."""
         batch, heads, q_len, kv_len = self.sizes
-        variant, sums = self.program.variant, []
-        of_keys = variant.column_sums, "tile_kv", kv_len, heads // self.values["group"], (1, kv_len)
+        outline = self.outline
+        sums: list[Tensor] = []
+        of_keys = outline.columns, "tile_kv", kv_len, heads // self.values["group"], (1, kv_len)
         for name, reads, tile, length, count, last in (
-            ("backward_q", variant.row_sums, "tile_q", q_len, heads, (q_len, 1)),
+            ("backward_q", outline.rows, "tile_q", q_len, heads, (q_len, 1)),
             ("backward_kv", *of_keys),
             (ONE_PASS, *of_keys),
         ):
             if name in self.kernels:
                 kernel = self.kernels[name]
-                own = [self.empty(batch, heads, *last) for _ in reads]
+                own = [self.empty(batch, heads, *last) for _ in range(reads)]
                 tensors = self.one_pass_tensors() if name == ONE_PASS else {}
                 values = {**self.values, **_sums(own), **table(name), **self.described(kernel, tensors)}
                 kernel.run(-(-length // getattr(kernel, tile)) * batch * count, values)
@@ -98,7 +98,7 @@ class Backward:
     def one_pass_tensors(self) -> dict[str, Tensor]:
         """Where programs that own keys add up the gradients of all queries [B * Hq, Lq, D], in float32."""
         batch, heads, q_len, _ = self.sizes
-        dim = self.program.variant.problem.head_dim
+        dim = self.outline.head_dim
         return {"dq_sum_desc": torch.zeros((batch * heads, q_len, dim), dtype=torch.float32, device=self.device)}
 
     def described(self, kernel: Kernel, further: Mapping[str, Tensor]) -> Values:
@@ -116,7 +116,7 @@ class Backward:
         tile = kernel.tile_q
         kv_tiles = -(-kv_len // tile)
         count = -(-q_len // tile) + kv_tiles - 1
-        own = [self.empty(batch, heads, count, 2, tile) for _ in self.program.variant.diagonal_sums]
+        own = [self.empty(batch, heads, count, 2, tile) for _ in range(self.outline.diagonals)]
         judged = lister.statistics(kernel, self.captures, self.parameters, self.values)
         kernel.run(count * batch * heads, {**self.values, **_sums(own), **values_of(judged)})
         first = kv_tiles * tile - (kv_len - 1)
@@ -132,11 +132,11 @@ class Backward:
         """Add the shares of single pairs, a chunk of queries at a time, so that memory stays linear in the length."""
         batch, heads, q_len, kv_len = self.sizes
         kernel = self.kernels["backward_pairs"]
-        reads = self.program.variant.pair_sums
+        reads = self.outline.pairs
         tiles = -(-q_len // kernel.tile_q)
-        per_tile = batch * heads * kernel.tile_q * kv_len * len(reads)
+        per_tile = batch * heads * kernel.tile_q * kv_len * reads
         chunk = min(tiles, max(1, PAIRS_AT_ONCE // max(1, per_tile)))
-        pairs = [self.empty(batch, heads, chunk * kernel.tile_q, kv_len) for _ in reads]
+        pairs = [self.empty(batch, heads, chunk * kernel.tile_q, kv_len) for _ in range(reads)]
         values = {**self.values, **_sums(pairs), **table("backward_pairs"), "chunk_tiles": chunk}
         for first in range(0, tiles, chunk):
             start = first * kernel.tile_q

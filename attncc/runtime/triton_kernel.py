@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attncc.emit.triton.program import Emitted
 from attncc.runtime import launch, triton_build
 from attncc.runtime.descriptors import Box, box_of, descriptor_of
 from attncc.runtime.triton_values import key_of
-from attncc.schedule.gluon import GluonSchedule
+
+if TYPE_CHECKING:  # a kernel that is found in the cache needs no emitter
+    from attncc.emit.triton.program import Emitted
 
 Launch = Callable[..., None]
 
@@ -54,17 +55,28 @@ def make_kernel(emitted: Emitted, device: torch.device) -> Kernel:
     keys = tuple(map(key_of, emitted.roles))
     schedule = emitted.schedule
     if device.type == "cpu":
-        made: Launch = triton_build.interpret(emitted.kernel)
-    else:
-        index: int | None = device.index
-        index = torch.cuda.current_device() if index is None else index
-        made = launch.launcher(triton_build.build(emitted.kernel, launch.target_of(index)), index)
-    boxes = {
-        key: box_of(argument.type)
-        for key, argument in zip(keys, emitted.kernel.run_time, strict=True)
-        if triton_build.is_descriptor(argument.type)
-    }
+        return Kernel(triton_build.interpret(emitted.kernel), keys, schedule.tile_q, schedule.tile_kv)
+    built = triton_build.build(emitted.kernel, launch.target_of(_index(device)))
     # What lists the tiles of a pass has its schedule too, and a program for each row.
-    until = schedule.persistent_until if isinstance(schedule, GluonSchedule) and emitted.kernel.gluon else 0
-    count = torch.cuda.get_device_properties(device).multi_processor_count if until else 0
-    return Kernel(made, keys, schedule.tile_q, schedule.tile_kv, boxes, until, count)
+    until: int = getattr(schedule, "persistent_until", 0) if emitted.kernel.gluon else 0
+    return load_kernel(built, keys, (schedule.tile_q, schedule.tile_kv), until, device)
+
+
+def load_kernel(
+    built: triton_build.Built,
+    keys: tuple[str, ...],
+    tiles: tuple[int, int],
+    persistent_until: int,
+    device: torch.device,
+) -> Kernel:
+    """A built kernel on a GPU, with the keys of its arguments and the tile that a program owns."""
+    boxes = {
+        key: box_of(kind) for key, kind in zip(keys, built.arguments, strict=True) if triton_build.is_descriptor(kind)
+    }
+    count = torch.cuda.get_device_properties(device).multi_processor_count if persistent_until else 0
+    return Kernel(launch.launcher(built, _index(device)), keys, *tiles, boxes, persistent_until, count)
+
+
+def _index(device: torch.device) -> int:
+    index: int | None = device.index
+    return torch.cuda.current_device() if index is None else index

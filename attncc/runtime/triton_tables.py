@@ -13,15 +13,15 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from attncc.analysis.statistics import Statistic
-from attncc.emit.triton.program import OWN_KEYS, TritonProgram
-from attncc.emit.triton.visits import TABLE_POINTERS, table_axes
+from attncc.runtime.outline import OWN_KEYS, Mark, Outline
 from attncc.runtime.triton_kernel import Kernel
 from attncc.runtime.triton_values import Values, pointer
 from attncc.runtime.watch import Watch, watch
 
 #: Tables that a pass remembers; a training step with one mask per batch needs one.
 MAX_TABLES: Final = 16
+#: The tensors of a table, in the order in which kernels take them.
+TABLE_POINTERS: Final = ("partial_count_ptr", "partial_index_ptr", "full_count_ptr", "full_index_ptr")
 SIZES: Final = ("batch", "heads", "q_len", "kv_len")
 
 
@@ -29,7 +29,7 @@ SIZES: Final = ("batch", "heads", "q_len", "kv_len")
 class Lister:
     """What fills the tables of one program: its kernels by pass, and what torch computes for them."""
 
-    program: TritonProgram
+    outline: Outline
     kernels: Mapping[str, Kernel]
     compute: Callable[..., Sequence[Tensor]] | None
     device: torch.device
@@ -38,7 +38,7 @@ class Lister:
         """Counts and indices of partial and full tiles, for each tile that a pass owns."""
         kernel = self.kernels[f"list_{name}"]
         batch, heads, q_len, kv_len = (values[size] for size in SIZES)
-        by_batch, by_head = table_axes(self.program.variant.test)
+        by_batch, by_head = self.outline.by_batch, self.outline.by_head
         counts = -(-q_len // kernel.tile_q), -(-kv_len // kernel.tile_kv)
         owned, walked = counts if name not in OWN_KEYS else (counts[1], counts[0])
         rows = (batch if by_batch else 1) * (heads if by_head else 1) * owned
@@ -50,7 +50,7 @@ class Lister:
         ascend = ascending(known, "q" if name in OWN_KEYS else "kv", rows // owned, given["table_heads"])
         filled = {**given, **values_of(known), "ascending_ptr": None if ascend is None else pointer(ascend)}
         kernel.run(rows, filled)
-        if f"refine_{name}" in self.program.lists:
+        if f"refine_{name}" in self.outline.lists:
             self.kernels[f"list_refine_{name}"].run(rows, given)
         return Filled(own, tensors)
 
@@ -58,18 +58,12 @@ class Lister:
         self, kernel: Kernel, captures: Sequence[Tensor], parameters: Sequence[int], values: Values
     ) -> list[Judged]:
         """What tile tests need of captured tensors, for the tiles of a kernel."""
-        statistics = self.program.variant.test.statistics
-        if not statistics or self.compute is None:
+        marks = self.outline.marks
+        if not marks or self.compute is None:
             return []
         found = self.compute(captures, parameters, *(values[size] for size in SIZES), self.device)
         sides = {"q": (kernel.tile_q, values["q_len"]), "kv": (kernel.tile_kv, values["kv_len"])}
-        return [judged(s, each, *sides[s.axis]) for s, each in zip(statistics, found, strict=True)]
-
-    @property
-    def reads_captures(self) -> bool:
-        """Whether the tiles depend on captured values."""
-        lists = next(iter(self.program.lists.values()))
-        return any(role.kind in ("capture", "statistic_min") for role in lists.roles)
+        return [judged(mark, each, *sides[mark.axis]) for mark, each in zip(marks, found, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +85,8 @@ class Tables:
         self, lister: Lister, name: str, captures: Sequence[Tensor], parameters: Sequence[int], values: Values
     ) -> Values:
         """The table of a pass; filled if it is not known, or if a capture was written since."""
-        key = (lister.program.variant.aligned, name, *(values[size] for size in SIZES), *parameters)
-        reads = lister.reads_captures
+        key = (lister.outline.aligned, name, *(values[size] for size in SIZES), *parameters)
+        reads = lister.outline.reads_captures
         watched = captures if reads else ()
         capturing = lister.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         known = self.filled.get(key)
@@ -111,7 +105,7 @@ class Tables:
 class Judged:
     """A statistic over tiles, [B or 1, Hq or 1, tiles]: minimum, maximum, for a Float whether any is NaN."""
 
-    statistic: Statistic
+    mark: Mark
     low: Tensor
     high: Tensor
     lost: Tensor | None
@@ -119,7 +113,7 @@ class Judged:
     @property
     def values(self) -> Values:
         """The arguments of kernels."""
-        number, strides = self.statistic.number, self.low.stride()
+        number, strides = self.mark.number, self.low.stride()
         values: Values = {
             f"statistic_min:{number}:0": pointer(self.low),
             f"statistic_max:{number}:0": pointer(self.high),
@@ -131,9 +125,9 @@ class Judged:
         return values
 
 
-def judged(statistic: Statistic, found: Tensor, tile: int, length: int) -> Judged:
+def judged(mark: Mark, found: Tensor, tile: int, length: int) -> Judged:
     """Minima and maxima over tiles of an expression's values, which broadcast to [B, Hq, Lq, 1] or [B, Hq, 1, Lkv]."""
-    axis = statistic.axis
+    axis = mark.axis
     line = found.reshape((1,) * (4 - found.dim()) + tuple(found.shape))
     line = line.squeeze(3 if axis == "q" else 2) if line.shape[3 if axis == "q" else 2] == 1 else line
     line = line.expand(*line.shape[:2], length)
@@ -141,9 +135,9 @@ def judged(statistic: Statistic, found: Tensor, tile: int, length: int) -> Judge
     lost = line.isnan() if line.is_floating_point() else None
     low, high = _block_bounds(line, count, tile, lost)
     if lost is None:
-        return Judged(statistic, low, high, None)
+        return Judged(mark, low, high, None)
     padded = torch.nn.functional.pad(lost, (0, count * tile - length))
-    return Judged(statistic, low, high, padded.view(*line.shape[:2], count, tile).any(-1))
+    return Judged(mark, low, high, padded.view(*line.shape[:2], count, tile).any(-1))
 
 
 def values_of(found: Sequence[Judged]) -> Values:
@@ -155,7 +149,7 @@ def ascending(found: Sequence[Judged], axis: str, tables: int, heads: int) -> Te
     """For each of `tables` whether all statistics of an axis never fall from one tile to the next, bool on the device;
     None where there are none. Nothing waits for it: the kernel that lists tiles reads it."""
     flags: Tensor | None = None
-    for each in (judged for judged in found if judged.statistic.axis == axis):
+    for each in (judged for judged in found if judged.mark.axis == axis):
         for ends in (each.low, each.high):
             rises = (ends[..., 1:] >= ends[..., :-1]).all(-1)
             flags = rises if flags is None else flags & rises

@@ -6,12 +6,13 @@ Kernels name their arguments by role; a call gathers the values of all roles onc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
 
-from attncc.emit.triton.plan import Role
+if TYPE_CHECKING:  # a kernel that is found in the cache needs no emitter
+    from attncc.emit.triton.plan import Role
 
 #: Largest stride of a position that 32-bit offsets inside a tile can take.
 MAX_STRIDE: Final = 1 << 22

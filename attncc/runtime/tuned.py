@@ -68,10 +68,21 @@ def keep(program: TritonProgram, winner: Winner, store: Store | None = None) -> 
     store.publish(identity, {**facts, "kind": kind, "schedule": values}, {})
 
 
+def asked(program: TritonProgram, device: str) -> list[str]:
+    """The keys under which `with_winners` looks for winners."""
+    if _keeps_tiles(program):
+        return []
+    return [digest(_identity(program, name, device)) for name in ROWS if program.scheduled(name)]
+
+
+def _keeps_tiles(program: TritonProgram) -> bool:
+    problem = program.variant.problem
+    return problem.tile_q is not None or problem.tile_kv is not None
+
+
 def with_winners(program: TritonProgram, device: str, store: Store | None = None) -> TritonProgram:
     """The program with what was found best on a device as its first choices; tile sizes that were asked for stay."""
-    problem = program.variant.problem
-    if problem.tile_q is not None or problem.tile_kv is not None:
+    if _keeps_tiles(program):
         return program
     store = store or default_store()
     found = {name: _find(program, name, device, store) for name in ROWS if program.scheduled(name)}

@@ -42,16 +42,16 @@ def test_kernels_that_were_built_are_those_that_are_shown():
 def test_the_schedule_that_was_settled_is_shown():
     import torch
 
-    from attncc.runtime import triton_attention
+    from attncc.runtime import triton_fit
 
     variant, own = attncc.loads(WINDOW), tensors(dim=24)
     slopes = torch.rand(2)
-    kept = triton_attention.settle
-    triton_attention.settle = lambda program, *_: program.rescheduled(program.schedules.choices("forward")[-1])
+    kept = triton_fit.settle
+    triton_fit.settle = lambda program, *_: program.rescheduled(program.schedules.choices("forward")[-1])
     try:
         variant(*own, slopes=slopes, backend="triton")
     finally:
-        triton_attention.settle = kept
+        triton_fit.settle = kept
     assert "TILES of 16 queries x 16 keys" in str(variant.explain(*own, slopes=slopes, backend="triton"))
     assert "TILE_Q = tl.constexpr(16)" in variant.source(*own, slopes=slopes, backend="triton").split("def forward(")[0]
 

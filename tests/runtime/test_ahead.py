@@ -9,7 +9,7 @@ from attncc import pipeline
 from attncc.api import Variant
 from attncc.errors import CompileError
 from attncc.frontend import parse
-from attncc.runtime import ahead, op
+from attncc.runtime import ahead, op, triton_fit
 from attncc.schedule import Gradients, Target
 
 TEXT = (
@@ -28,7 +28,7 @@ def settled(monkeypatch):
     """The programs that are compiled, for a GPU that is not there."""
     found = []
     monkeypatch.setattr(ahead, "_BEGUN", set())
-    monkeypatch.setattr(ahead, "settle", lambda program, device: found.append(program))
+    monkeypatch.setattr(triton_fit, "settle", lambda program, device: found.append(program))
     monkeypatch.setattr(op, "target_of", lambda backend, device: Target("triton", "cuda", "sm_80"))
     assert Variant  # whose module hands over the compiler
     return found
@@ -73,5 +73,5 @@ def test_what_goes_wrong_is_left_to_the_call(settled, monkeypatch):
     def refuse(program, device):
         raise CompileError("no")
 
-    monkeypatch.setattr(ahead, "settle", refuse)
+    monkeypatch.setattr(triton_fit, "settle", refuse)
     assert begin(tensors()) is not None

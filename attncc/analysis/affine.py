@@ -185,7 +185,7 @@ class Axis:
         for count in range(1, len(variables) + 1):
             variable = next_variable(self.numbers, constraints, variables)
             variables.remove(variable)
-            eliminated = eliminate(self.numbers, constraints, variable, count)
+            eliminated = eliminate(self.numbers, constraints, variable, count, not variables)
             if eliminated is None:  # too large: nothing is known of the target
                 return [], False
             constraints, exact = eliminated[0], exact and eliminated[1]

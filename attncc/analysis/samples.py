@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-import random
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -30,6 +30,9 @@ CALLS: Final[tuple[Call, ...]] = (
 )
 #: What parameters are: any number, many small ones.
 _PARAMETERS: Final = (0, 1, 2, 3, 4, 7, 16, 60, 128, 1000, 5000, 200_000, -1, -6, -300, 12)
+#: Where a call has sizes and ends of tiles, and where the bounds of what is drawn.
+_ENDS: Final = {"batch": 0, "heads": 1, "q_len": 2, "kv_len": 3, "q_min": 4, "q_max": 5, "kv_min": 6, "kv_max": 7}
+_BELOW: Final = {"b": 0, "h": 1, "q_idx": 2, "kv_idx": 3}
 _DIVISORS: Final = tuple(value for value in _PARAMETERS if value > 0)
 #: Operations on whole numbers and Bools that are known in every call; division by 0 is not.
 _WHOLE: Final[Mapping[Op, Callable[..., Any]]] = {
@@ -135,15 +138,15 @@ class Samples:
 
     def _leaf(self, expr: Expr, call: int) -> float:
         batch, heads, q_len, kv_len, q, kv = self.calls[call]
-        name, draw = str(expr.value), random.Random(f"{call} {expr.value}")
-        sizes = {"batch": batch, "heads": heads, "q_len": q_len, "kv_len": kv_len}
-        below = {"b": (0, batch - 1), "h": (0, heads - 1), "q_idx": q, "kv_idx": kv}
-        ends = {"q_min": q[0], "q_max": q[1], "kv_min": kv[0], "kv_max": kv[1]}
-        if name in sizes or name in ends:
-            return (sizes | ends)[name]
-        if name in below:
-            return draw.randint(*below[name])
+        name = str(expr.value)
+        if name in _ENDS:
+            return (batch, heads, q_len, kv_len, *q, *kv)[_ENDS[name]]
+        drawn = zlib.crc32(f"{call} {name}".encode())  # the same in every process
+        if name in _BELOW:
+            lo, hi = ((0, batch - 1), (0, heads - 1), q, kv)[_BELOW[name]]
+            return lo + drawn % (hi - lo + 1)
         smaller = self.ordered.get(expr)
         if smaller is not None:
-            return self.values(smaller)[call] + draw.choice((0, 3, 50))
-        return draw.choice(_DIVISORS if expr in self.positive else _PARAMETERS)
+            return self.values(smaller)[call] + (0, 3, 50)[drawn % 3]
+        numbers = _DIVISORS if expr in self.positive else _PARAMETERS
+        return numbers[drawn % len(numbers)]

@@ -141,10 +141,14 @@ class ExprNumbers:
     def _least_set(self, op: Op, operands: list[Expr]) -> Expr:
         """The MIN (or MAX) of operands, without those that are certainly no smaller (larger) than another."""
         left = list(operands)
-        for mine in operands if len(operands) <= MAX_OPERANDS else ():
-            pairs = ((other, mine) if op is Op.MIN else (mine, other) for other in left if other is not mine)
-            if any(self.is_ordered(smaller, larger) for smaller, larger in pairs):
-                left.remove(mine)
+        if 1 < len(operands) <= MAX_OPERANDS:
+            values = {each: self.samples.values(each) for each in operands}
+            wrong = operator.lt if op is Op.MIN else operator.gt
+            for mine in operands:
+                own = values[mine]
+                others = (o for o in left if o is not mine and True not in map(wrong, own, values[o]))
+                if any(self._is_certain(*((o, mine) if op is Op.MIN else (mine, o))) for o in others):
+                    left.remove(mine)
         result = left[0]
         for each in left[1:]:
             result = apply(op, result, each)
@@ -160,10 +164,13 @@ class ExprNumbers:
 
     def is_ordered(self, a: Expr, b: Expr) -> bool:
         """Whether a <= b in every call, of Index expressions that are known: as `le`, without the expression."""
+        return not self.samples.refute_order(a, b) and self._is_certain(a, b)
+
+    def _is_certain(self, a: Expr, b: Expr) -> bool:
+        """`is_ordered` of what the samples do not refute."""
         found = self.orders.get((a, b))
         if found is None:
-            refuted = self.samples.refute_order(a, b)
-            found = self.orders[a, b] = not refuted and self.is_nonnegative(difference(b, a, self.forms))
+            found = self.orders[a, b] = self.is_nonnegative(difference(b, a, self.forms))
         return found
 
     def holds(self, form: Form) -> Expr:

@@ -174,17 +174,21 @@ def is_exact_pair(numbers: ExprNumbers, lower: Bound, upper: Bound) -> bool:
 
 
 def eliminate(
-    numbers: ExprNumbers, constraints: Sequence[Constraint], variable: Expr, eliminated: int
+    numbers: ExprNumbers, constraints: Sequence[Constraint], variable: Expr, eliminated: int, last: bool = False
 ) -> tuple[list[Constraint], bool] | None:
     """The constraints without the variable, and whether every integer solution of them extends to one with it.
 
     `eliminated` counts this variable and those before it: a constraint that came from more than one more than that
-    many given ones follows from the others (Kohler 1967). None if the system grows too large.
+    many given ones follows from the others (Kohler 1967). After the `last` one no histories are needed; if it stands
+    in an equation, what that makes of the other constraints is enough. None if the system grows too large.
     """
     sides = split(numbers, constraints, variable)
     made, exact = list(sides.rest), sides.complete
+    halves = _equation(sides) if last and eliminated == 1 else ()
     for lower in sides.lowers:
         for upper in sides.uppers:
+            if halves and lower.constraint is not halves[0] and upper.constraint is not halves[1]:
+                continue  # follows for all numbers; and there is an integer between if there is one on the equation
             if lower.constraint.link is not None and lower.constraint.link is upper.constraint.link:
                 continue  # the two halves of a quotient's definition always leave exactly one integer
             history = lower.constraint.history | upper.constraint.history
@@ -194,6 +198,17 @@ def eliminate(
                 made.append(Constraint(tightened(numbers.reduced(sum_of(step))), history, None, step))
     made = strongest(numbers, made)
     return None if len(made) > MAX_CONSTRAINTS else (made, exact)
+
+
+def _equation(sides: Sides) -> tuple[Constraint, ...]:
+    """Two constraints f >= 0 and -f >= 0; none if there are no such."""
+    uppers = {(each.constraint.form.key(), each.constraint.form.constant): each.constraint for each in sides.uppers}
+    for lower in sides.lowers:
+        form = lower.constraint.form.scaled(-1)
+        other = uppers.get((form.key(), form.constant))
+        if other is not None:
+            return lower.constraint, other
+    return ()
 
 
 def strongest(numbers: ExprNumbers, constraints: Iterable[Constraint]) -> list[Constraint]:

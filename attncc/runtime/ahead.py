@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attncc.runtime import op, triton_build
 from attncc.runtime.recall import memory_of
-from attncc.schedule.target import Gradients
+from attncc.schedule.target import Gradients, Problem, Target
 
 MAX_BEGUN: Final = 4096
 #: What was begun in this process; calls of other lengths share kernels, or compile theirs when they need them.
@@ -58,12 +58,14 @@ def begin_backward(
     memory = memory_of(text, problem, target, device)
     if memory is not None and memory.knows(*kind):
         return None
+    given = text, problem, target, kind, device
+    (thread := threading.Thread(target=_compile, args=given, name="attncc-backward")).start()
+    return thread
+
+
+def _compile(text: str, problem: Problem, target: Target, kind: tuple[bool, bool], device: torch.device) -> None:
+    """Compile a backward pass; an error is left to whoever calls it."""
     from attncc.runtime.triton_fit import settle  # late: what is known needs no choice of schedules
 
-    def compile_backward() -> None:
-        with suppress(Exception):
-            programs = op._lower(text, problem, target).triton_backward
-            settle(programs(*kind), device)
-
-    (thread := threading.Thread(target=compile_backward, name="attncc-backward")).start()
-    return thread
+    with suppress(Exception):
+        settle(op._lower(text, problem, target).triton_backward(*kind), device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,16 +20,28 @@ FILES: Final = ("pipeline.py", "errors.py", "source.py", "config.py", "resources
 def sources_digest() -> str:
     """The digest, of the files as they are now: reading them all takes some milliseconds."""
     found = hashlib.sha256(f"{__version__} {sys.version}".encode())
-    for path in sorted(source_files()):
+    for path in source_files():
         data = path.read_bytes()
         found.update(f"{path.name} {len(data)}\n".encode())
         found.update(data)
     return found.hexdigest()
 
 
-def source_files() -> Iterator[Path]:
-    """Every file that the digest is of."""
-    for room in ROOMS:
-        yield from (PACKAGE / room).rglob("*.py")
-    yield from (PACKAGE / file for file in FILES)
-    yield from resource_dir("templates").rglob("*.j2")
+def source_files() -> list[Path]:
+    """Every file that the digest is of, in order."""
+    rooms = [path for room in ROOMS for path in sorted(_below(str(PACKAGE / room), ".py"))]
+    return [
+        *map(Path, rooms),
+        *(PACKAGE / file for file in FILES),
+        *map(Path, sorted(_below(str(resource_dir("templates")), ".j2"))),
+    ]
+
+
+def _below(folder: str, ending: str) -> Iterator[str]:
+    """The files below a folder whose names end so."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _below(entry.path, ending)
+            elif entry.name.endswith(ending):
+                yield entry.path

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from tests import newest
 from tests.golden_files import UPDATE, Golden, golden_path
 from tests.share import SEED, SHARE, share
 
@@ -54,8 +55,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(config.stash[CACHE], ignore_errors=True)
 
 
-def pytest_report_header() -> str:
-    return f"attncc: {SHARE:g} of the counts (ATTNCC_TEST_SHARE), seed {SEED}, hypothesis derandomized"
+def pytest_report_header() -> list[str]:
+    lines = [f"attncc: {SHARE:g} of the counts (ATTNCC_TEST_SHARE), seed {SEED}, hypothesis derandomized"]
+    if not newest.is_there():
+        lines.append(f"attncc: Triton {newest.newest_version()} is not here (make newest), nothing is compiled with it")
+    return lines
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,7 @@ from attncc.runtime.triton_fit import FLOAT32_SPILLS, SPILLING_HEADS, _settle_pa
 from attncc.schedule import Facts, Gradients, Problem, Target
 from attncc.schedule.triton import ROWS, shared_bytes
 from attncc.variants.gallery import gallery
+from tests import newest
 from tests.share import SEED, share
 
 VARIANTS = (
@@ -117,3 +120,13 @@ def test_the_estimate_of_shared_memory_is_never_too_low(name, dim, pair_bytes, t
                 assert compiled(emitted.kernel, target).resources.shared <= shared_bytes(
                     row, problem, kernel, pair_bytes
                 ), (kernel, row)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not newest.is_there(), reason=f"Triton {newest.newest_version()} is not here: make newest")
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_template_compiles_with_the_newest_triton(target):
+    name = f"{Path(__file__).relative_to(newest.ROOT)}::test_every_template_compiles[{target}]"
+    said = newest.run_tests(name)
+    assert f"Triton {newest.newest_version()} {newest.FOLDER}" in said
+    assert re.search(r"^1 passed", said, re.MULTILINE), said

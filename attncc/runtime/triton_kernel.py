@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +54,14 @@ def make_kernel(emitted: Emitted, device: torch.device) -> Kernel:
     """Build and load a kernel; on the CPU it runs in Triton's interpreter."""
     keys = tuple(map(key_of, emitted.roles))
     schedule = emitted.schedule
-    if device.type == "cpu":
-        return Kernel(triton_build.interpret(emitted.kernel), keys, schedule.tile_q, schedule.tile_kv)
-    built = triton_build.build(emitted.kernel, launch.target_of(_index(device)))
     # What lists the tiles of a pass has its schedule too, and a program for each row.
     until: int = getattr(schedule, "persistent_until", 0) if emitted.kernel.gluon else 0
-    return load_kernel(built, keys, (schedule.tile_q, schedule.tile_kv), until, device)
+    tiles = (schedule.tile_q, schedule.tile_kv)
+    if device.type == "cpu":
+        types = [argument.type for argument in emitted.kernel.run_time]
+        return _launched(triton_build.interpret(emitted.kernel), types, keys, tiles, until, device)
+    built = triton_build.build(emitted.kernel, launch.target_of(_index(device)))
+    return load_kernel(built, keys, tiles, until, device)
 
 
 def load_kernel(
@@ -70,11 +72,22 @@ def load_kernel(
     device: torch.device,
 ) -> Kernel:
     """A built kernel on a GPU, with the keys of its arguments and the tile that a program owns."""
-    boxes = {
-        key: box_of(kind) for key, kind in zip(keys, built.arguments, strict=True) if triton_build.is_descriptor(kind)
-    }
+    made = launch.launcher(built, _index(device))
+    return _launched(made, built.arguments, keys, tiles, persistent_until, device)
+
+
+def _launched(
+    made: Launch,
+    types: Sequence[str],
+    keys: tuple[str, ...],
+    tiles: tuple[int, int],
+    persistent_until: int,
+    device: torch.device,
+) -> Kernel:
+    """A launch with the boxes of its descriptions, and as many programs as stay on the device."""
+    boxes = {key: box_of(kind) for key, kind in zip(keys, types, strict=True) if triton_build.is_descriptor(kind)}
     count = torch.cuda.get_device_properties(device).multi_processor_count if persistent_until else 0
-    return Kernel(launch.launcher(built, _index(device)), keys, *tiles, boxes, persistent_until, count)
+    return Kernel(made, keys, *tiles, boxes, persistent_until, count)
 
 
 def _index(device: torch.device) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from attncc.api import warm
 from attncc.emit.kernel import TritonKernel
 from attncc.emit.triton.program import TritonProgram
-from attncc.runtime import op, triton_attention, triton_build, triton_kernel
+from attncc.runtime import op, triton_build, triton_fit, triton_kernel
 from attncc.schedule import gluon
 from attncc.schedule.target import Target
 from tests.gluon.simulator import Descriptor, Pointer, simulate
@@ -129,7 +129,7 @@ def simulated(
     with (
         mock.patch.object(triton_build, "interpret", interpret),
         mock.patch.object(triton_kernel, "descriptor_of", Described),
-        mock.patch.object(triton_attention, "settle", lambda program, *_: settle(program) if settle else program),
+        mock.patch.object(triton_fit, "settle", lambda program, *_: settle(program) if settle else program),
         mock.patch.object(warm, "prepare", return_value=None),  # what is prepared would stay with the program
         mock.patch.object(gluon, "FEW_KEYS", 0),  # lengths of tests are short
         mock.patch.object(torch.cuda, "get_device_properties", return_value=DEVICE),

@@ -34,7 +34,7 @@ from attncc.emit.triton.expressions import (
     to_base_2,
 )
 from attncc.emit.triton.spelling import FAST_HELPERS, HELPERS, SHORT_HELPERS
-from attncc.emit.triton.visits import Visits
+from attncc.emit.triton.visits import KEYS, QUERIES, Visits
 from attncc.ir import FALSE, SCORE, Expr, Op, apply, const, postorder
 from attncc.ir.syntax import Level
 from attncc.schedule import Problem
@@ -61,6 +61,7 @@ FIXED_NAMES: Final = (
     # what finds tiles, see visits
     *("partial_count", "full_count", "total", "visited", "step", "tile_index", "table_row"),
     *("partial_tiles", "full_tiles", "kv_row", "q_row", "in_range"),
+    *("row_max", "new_max", "shift"),  # of a softmax, see attncc.emit.gluon.softmax
 )
 INPUT_NAMES: Final = ("score", "b", "h", "q_idx", "kv_idx", "batch", "heads", "q_len", "kv_len")
 LEAVES: Final = {name: name for name in (*INPUT_NAMES, "q_min", "q_max", "kv_min", "kv_max")}
@@ -210,13 +211,15 @@ def _draw_loop(
     where = " & ".join(["in_range", *(texts[mask].text for mask in visible)])
     singles = {root: _single(draft, root, texts[root], Level.UNARY) for root in (*by_load.values(), *flows)}
     gradients, grad_dot = _gradients(flows, by_load, singles, masked, take)
+    setup, start = tiles.steps(KEYS if owned == "q_idx" else QUERIES, masked)
     return {
         "masked": masked,
         "title": "tiles that the mask cuts, or that reach past the end"
         if masked
         else "tiles that are visible as a whole",
         "count": tiles.partial_count if masked else tiles.full_count,
-        "start": tiles.partial_start if masked else tiles.full_start,
+        "setup": setup,
+        "start": start,
         "exponent": _tile(draft, exponent, texts[exponent]) if roots else "",
         "visible": where,
         "body": printer.lines[place.name],

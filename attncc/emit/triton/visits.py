@@ -40,7 +40,9 @@ KEYS: Final = Walk("kv_start", "kv_len", "TILE_KV")
 
 @dataclass(frozen=True, slots=True)
 class Visits:
-    """What is computed before the loops, and for each loop its count and the lines that begin a step."""
+    """What is computed before the loops, and for each loop its count and the lines that begin a step.
+
+    `lists` name where the tiles of each loop are listed, where they come from a table."""
 
     before: tuple[str, ...]
     partial_count: str
@@ -49,6 +51,21 @@ class Visits:
     full_start: tuple[str, ...]
     arguments: tuple[Argument, ...] = ()
     at_most_one_partial: bool = False
+    lists: tuple[str, str] | None = None
+
+    def steps(self, walked: Walk, masked: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The lines before a loop and those that begin a step.
+
+        Where tiles are listed each step reads where the next begins: Triton would fetch an address ahead as it fetches
+        tiles, and then wait for every tile as long as memory takes.
+        """
+        count, start = (self.partial_count, self.partial_start) if masked else (self.full_count, self.full_start)
+        if self.lists is None:
+            return (), start
+        tiles = self.lists[not masked]
+        first = f"tile_index = tl.load({tiles}, mask={count} > 0, other=0)"
+        following = f"tile_index = tl.load({tiles} + step + 1, mask=step + 1 < {count}, other=0)"
+        return (first,), (f"{walked.start} = tile_index * {walked.tile}", following)
 
 
 def is_tabulated(shape: MaskShape) -> bool:
@@ -152,6 +169,7 @@ def _listed(test: TileTest, walked: Walk) -> Visits:
         full_count="full_count",
         full_start=(f"{walked.start} = tl.load(full_tiles + step) * {walked.tile}",),
         arguments=tuple(Argument(name, "*i32", divisible=True) for name in TABLE_POINTERS),
+        lists=("partial_tiles", "full_tiles"),
     )
 
 

@@ -126,8 +126,10 @@ def backward_q(
     full_tiles = full_index_ptr + table_row.to(tl.int64) * tl.cdiv(kv_len, TILE_KV)
 
     # tiles that are visible as a whole
+    tile_index = tl.load(full_tiles, mask=full_count > 0, other=0)
     for step in tl.range(0, full_count):
-        kv_start = tl.load(full_tiles + step) * TILE_KV
+        kv_start = tile_index * TILE_KV
+        tile_index = tl.load(full_tiles + step + 1, mask=step + 1 < full_count, other=0)
         kv_row = kv_start + tl.arange(0, TILE_KV)
         kv_idx = kv_row[None, :]
         k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
@@ -139,8 +141,10 @@ def backward_q(
         grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     # tiles that the mask cuts, or that reach past the end
+    tile_index = tl.load(partial_tiles, mask=partial_count > 0, other=0)
     for step in tl.range(0, partial_count):
-        kv_start = tl.load(partial_tiles + step) * TILE_KV
+        kv_start = tile_index * TILE_KV
+        tile_index = tl.load(partial_tiles + step + 1, mask=step + 1 < partial_count, other=0)
         kv_row = kv_start + tl.arange(0, TILE_KV)
         kv_idx = tl.minimum(kv_row, kv_len - 1)[None, :]
         in_range = (kv_row < kv_len)[None, :]
@@ -262,8 +266,10 @@ def backward_kv(
         full_tiles = full_index_ptr + table_row.to(tl.int64) * tl.cdiv(q_len, TILE_Q)
 
         # tiles that are visible as a whole
+        tile_index = tl.load(full_tiles, mask=full_count > 0, other=0)
         for step in tl.range(0, full_count):
-            q_start = tl.load(full_tiles + step) * TILE_Q
+            q_start = tile_index * TILE_Q
+            tile_index = tl.load(full_tiles + step + 1, mask=step + 1 < full_count, other=0)
             q_row = q_start + tl.arange(0, TILE_Q)
             q_idx = q_row[None, :]
             q_tile = tl.load(q_base + q_row[:, None] * q_stride_n + dims[None, :])
@@ -278,8 +284,10 @@ def backward_kv(
             grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
         # tiles that the mask cuts, or that reach past the end
+        tile_index = tl.load(partial_tiles, mask=partial_count > 0, other=0)
         for step in tl.range(0, partial_count):
-            q_start = tl.load(partial_tiles + step) * TILE_Q
+            q_start = tile_index * TILE_Q
+            tile_index = tl.load(partial_tiles + step + 1, mask=step + 1 < partial_count, other=0)
             q_row = q_start + tl.arange(0, TILE_Q)
             q_idx = tl.minimum(q_row, q_len - 1)[None, :]
             in_range = (q_row < q_len)[None, :]

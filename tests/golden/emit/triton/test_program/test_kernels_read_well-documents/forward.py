@@ -74,8 +74,10 @@ def forward(
     full_tiles = full_index_ptr + table_row.to(tl.int64) * tl.cdiv(kv_len, TILE_KV)
 
     # tiles that are visible as a whole
+    tile_index = tl.load(full_tiles, mask=full_count > 0, other=0)
     for step in tl.range(0, full_count):
-        kv_start = tl.load(full_tiles + step) * TILE_KV
+        kv_start = tile_index * TILE_KV
+        tile_index = tl.load(full_tiles + step + 1, mask=step + 1 < full_count, other=0)
         kv_row = kv_start + tl.arange(0, TILE_KV)
         kv_idx = kv_row[None, :]
         k_tile = tl.load(k_base + kv_row[:, None] * k_stride_n + dims[None, :])
@@ -91,8 +93,10 @@ def forward(
         row_max = new_max
 
     # tiles that the mask cuts, or that reach past the end
+    tile_index = tl.load(partial_tiles, mask=partial_count > 0, other=0)
     for step in tl.range(0, partial_count):
-        kv_start = tl.load(partial_tiles + step) * TILE_KV
+        kv_start = tile_index * TILE_KV
+        tile_index = tl.load(partial_tiles + step + 1, mask=step + 1 < partial_count, other=0)
         kv_row = kv_start + tl.arange(0, TILE_KV)
         kv_idx = tl.minimum(kv_row, kv_len - 1)[None, :]
         in_range = (kv_row < kv_len)[None, :]

@@ -39,6 +39,7 @@ from attncc.schedule import (
     prove_divisions,
     prove_loads,
     prove_plain_loads,
+    prove_positive,
 )
 from attncc.schedule.fast_math import approximate
 from attncc.schedule.gluon import is_short
@@ -256,6 +257,7 @@ def _settled(canonical: AttentionSpec, can: tuple[bool, ...], problem: Problem) 
         in_bounds=prove_loads(canonical, box, shapes),
         plain=prove_plain_loads(canonical, box, shapes),
         nonzero=prove_divisions(canonical, box),
+        positive=prove_positive(canonical, box),
         short=is_short(problem),
         facts=None,
     )

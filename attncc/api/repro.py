@@ -108,6 +108,7 @@ def save(trial: Trial, loaded: Loaded, lines: Sequence[str], parent: Path | None
         "in_bounds": sorted(variant.problem.in_bounds),
         "plain": sorted(variant.problem.plain),
         "nonzero": sorted(variant.problem.nonzero),
+        "positive": variant.problem.positive,
         "fast_math": bool(variant.guarded.approximate),
         "tf32": variant.problem.tf32,
         "deterministic": variant.problem.deterministic,

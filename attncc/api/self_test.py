@@ -28,7 +28,7 @@ from attncc.reference import reference, reference_scores
 from attncc.runtime import op
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import Loaded, TritonPass
-from attncc.schedule import Gradients, Problem, call_box, prove_divisions, prove_loads
+from attncc.schedule import Gradients, Problem, call_box, prove_divisions, prove_loads, prove_positive
 
 LENGTHS: Final = (200, 456, 1000)
 MAX_HEADS: Final = 8
@@ -145,7 +145,8 @@ def _is_proven(trial: Trial, loaded: Loaded) -> bool:
     box = call_box(sizes, dict(zip((p.name for p in canonical.parameters), trial.parameters, strict=True)))
     shapes = {c.name: tuple(t.shape) for c, t in zip(canonical.captures, trial.captures, strict=True)}
     loads = prove_loads(canonical, box, shapes)
-    return problem.in_bounds <= loads and problem.nonzero <= prove_divisions(canonical, box)
+    positive = not problem.positive or prove_positive(canonical, box)
+    return positive and problem.in_bounds <= loads and problem.nonzero <= prove_divisions(canonical, box)
 
 
 def _count_kinds(trial: Trial, loaded: Loaded) -> int:
@@ -238,7 +239,7 @@ def replay(folder: Path, device: str | None = None) -> list[tuple[Finding, bool]
         in_bounds=frozenset(known["in_bounds"]),
         plain=frozenset(known["plain"]),
         nonzero=frozenset(known["nonzero"]),
-        **{name: known.get(name, False) for name in ("tf32", "deterministic", "short")},
+        **{name: known.get(name, False) for name in ("positive", "tf32", "deterministic", "short")},
     )
     place = torch.device(trial.device)
     target = replace(op.target_of("triton", place), fast_math=known.get("fast_math", False))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         prove_divisions,
         prove_loads,
         prove_plain_loads,
+        prove_positive,
     )
     from attncc.schedule.target import TORCH_CPU, Facts, Gradients, Problem, Target
 
@@ -37,13 +38,17 @@ __all__ = [
     "prove_divisions",
     "prove_loads",
     "prove_plain_loads",
+    "prove_positive",
     "size_name",
 ]
 
 _HOMES = {
     "choose": ("Schedule", "choose_schedule"),
     "guards": ("Guarded", "guard", "size_name"),
-    "loads": ("call_box", "divisions_of", "loads_of", "prove_divisions", "prove_loads", "prove_plain_loads"),
+    "loads": (
+        *("call_box", "divisions_of", "loads_of"),
+        *("prove_divisions", "prove_loads", "prove_plain_loads", "prove_positive"),
+    ),
     "target": ("TORCH_CPU", "Facts", "Gradients", "Problem", "Target"),
 }
 

@@ -61,6 +61,12 @@ def prove_divisions(spec: AttentionSpec, box: Box) -> frozenset[int]:
     return frozenset(i for i, each in enumerate(found) if not each.nan and (each.lo > 0 or each.hi < 0))
 
 
+def prove_positive(spec: AttentionSpec, box: Box) -> bool:
+    """Whether every divisor is at least 1; without divisors there is nothing to prove."""
+    found = [bounds(division.args[1], box) for division in divisions_of(spec)]
+    return bool(found) and all(not each.nan and each.lo > 0 for each in found)
+
+
 def _inside(index: Expr, size: int, box: Box) -> bool:
     found = bounds(index, box)
     if found.nan or not (math.isfinite(found.lo) and math.isfinite(found.hi)):

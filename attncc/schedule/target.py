@@ -41,7 +41,8 @@ class Problem:
     dtypes are torch's names, such as `float32`; `capture_dtypes` follow the spec. `facts` are those of a call, where
     one is at hand: the pipeline draws `in_bounds` from them, the loads (by their number in the canonical spec, see
     `attncc.schedule.loads`) whose indices are proven, `plain`, those of them that are never negative, and `nonzero`,
-    the divisions by what is not 0; all others are guarded. `gradients` is None where no backward pass is wanted.
+    the divisions by what is not 0; all others are guarded. `positive` says that every int is divided by 1 or more.
+    `gradients` is None where no backward pass is wanted.
     `tile_q` and `tile_kv` are the caller's; `refine` asks to look inside the tiles that their test leaves open, and
     `deterministic` for gradients whose bits are the same in every run. `tf32` lets products of float32 round their
     factors to TF32, for a GPU that can (`has_tf32`). `short` says that there are so few queries that another schedule
@@ -57,6 +58,7 @@ class Problem:
     in_bounds: frozenset[int] = frozenset()
     plain: frozenset[int] = frozenset()
     nonzero: frozenset[int] = frozenset()
+    positive: bool = False
     gradients: Gradients | None = None
     tile_q: int | None = None
     tile_kv: int | None = None

@@ -20,6 +20,7 @@ USAGE: Final = re.compile(r"Used (\d+) registers")
 SPILLS: Final = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 #: Messages about products: C7510 and its neighbours say that they run one by one, C7517 that a wait was put in.
 PRODUCT_MESSAGE: Final = re.compile(r"\(C75\d\d\) .*")
+INSTRUCTION: Final = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+\S", re.MULTILINE)
 WAIT: Final = re.compile(r"WARPGROUP\.DEPBAR\.LE gsb0, 0x([0-9a-f]+)")
 PRODUCT: Final = re.compile(r"HGMMA\.\S+ R\d+, (gdesc|R\d+)")
 REGISTER_CHANGE: Final = re.compile(r"USETMAXREG\.(?:DEALLOC|TRY_ALLOC)\.\S+ (?:UP\d, )?0x([0-9a-f]+)")
@@ -35,8 +36,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Instructions:
-    """What counts in the machine code of a kernel; products by where their left operand lies."""
+    """What counts in the machine code of a kernel: how many instructions it has, products by where their left operand
+    lies."""
 
+    length: int
     products_of_shared: int
     products_of_registers: int
     waits: tuple[Wait, ...]
@@ -121,6 +124,7 @@ def read_code(code: str) -> Instructions:
         }.items()
     }
     return Instructions(
+        length=len(INSTRUCTION.findall(code)),
         products_of_shared=left.count("gdesc"),
         products_of_registers=len(left) - left.count("gdesc"),
         waits=tuple(_waits(code)),

@@ -12,6 +12,8 @@ from typing import Final
 
 from attncc.emit.gluon.bounded import fixed_shift
 from attncc.emit.gluon.language import MISSING, descriptor_type, row_type, sum_type
+from attncc.emit.gluon.limits import draw_limits, roots_of, row_limits, unmasked
+from attncc.emit.gluon.softmax import Softmax
 from attncc.emit.gluon.visits import Steps
 from attncc.emit.kernel import Argument
 from attncc.emit.templates import fill
@@ -52,7 +54,11 @@ def forward(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str],
     """The forward kernel: out and lse of a tile of queries."""
     draft = Draft(variant.guarded, variant.problem, "gluon/forward", readable=readable)
     tiles = draw_visits(draft, variant, KEYS)
-    drawn = draw_loops(draft, "q_idx", tiles, None, ())
+    limits = row_limits(variant.shape, variant.spec.mask, positive=variant.problem.positive)
+    drawn = draw_loops(draft if limits is None else unmasked(draft), "q_idx", tiles, None, ())
+    loops, limit_roots = drawn.loops, () if limits is None else roots_of(limits)
+    if limits is not None:
+        loops = (loops[0], {**loops[1], "visible": draw_limits(draft, limits)})
     steps = Steps(tiles, KEYS, variant.shape)
     shift = fixed_shift(variant.spec, variant.problem.dtype)
     values = (
@@ -62,17 +68,18 @@ def forward(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str],
             "total": steps.counts(at_least_one="total"),
             "first_start": steps.first(),
             "next_start": steps.any(),
-            "first_scores": _scores(steps.first(), drawn.loops[1], ""),
-            "scores": _branches(steps, drawn),
-            "may_be_hidden": variant.spec.mask is not TRUE,
+            "first_scores": _scores(steps.first(), loops[1], ""),
+            "scores": _branches(steps, loops),
+            "row_limits": limits is not None,
+            "softmax": Softmax(not loops[0]["exponent"], shift, variant.spec.mask is not TRUE),
             "bounded": shift is not None,
-            "shift": shift or 0.0,
         }
     )
     head, value = _widths(variant)
     boxes = {"q_desc": (ROWS, head), "k_desc": (schedule.tile_kv, head)}
     boxes |= {"v_desc": (schedule.tile_kv, value), "out_desc": (ROWS, value)}
-    extra = [*draft.capture_arguments(*drawn.roots, *range_roots(variant.shape)), *table_arguments(tiles)]
+    roots = (*drawn.roots, *limit_roots, *range_roots(variant.shape))
+    extra = [*draft.capture_arguments(*roots), *table_arguments(tiles)]
     return _drawn("forward", variant, schedule, values, boxes, [pointer(name, "*fp32") for name in RESULTS], extra)
 
 
@@ -227,13 +234,13 @@ def _lines(draft: Draft, tiles: Visits, drawn: Loops) -> dict[str, object]:
     }
 
 
-def _branches(steps: Steps, drawn: Loops) -> list[str]:
+def _branches(steps: Steps, loops: Sequence[Mapping[str, object]]) -> list[str]:
     """What is done to the scores of a tile behind the first: one branch for those that the mask cuts, one for others.
 
     Where at most one tile is cut it comes first, and where no part of a score depends on the position, a full tile
     needs no branch.
     """
-    in_full, in_partial = drawn.loops
+    in_full, in_partial = loops
     folds = not in_full["exponent"]
     if steps.only_partial:
         return _scores(steps.partial(), in_partial, "")

@@ -204,5 +204,19 @@ def test_the_score_itself_is_not_bounded():
     assert to_base_2(variant("score = score").score) is SCORE_LOG2
 
 
+def test_names_of_the_user_are_not_those_of_the_softmax():
+    names = ("row_max", "new_max", "shift", "decay", "row_stop", "columns_before")
+    top = "".join(f"  capture {name}: float[q_len]\n" for name in names)
+    spec = variant(f"score = score + {' + '.join(f'{name}[q_idx]' for name in names)}", mask=MASK, top=top)
+    shapes = tuple(torch.randn(150) for _ in names)
+    own = case_of(spec, 1.0).tensors(torch.bfloat16)[0]
+    case = Case(spec, tuple(x.double() for x in own), shapes, ())  # type: ignore[arg-type]  # three of them
+    with simulated() as launches, torch.no_grad():
+        out, _ = triton(case)(*own, shapes)
+    wanted, _ = dense(case)(*case.own, [x.double() for x in shapes])
+    assert (out.double() - wanted).abs().max() < 2**-6
+    assert len(launches) == 1
+
+
 def test_kernels_read_well(golden):
     golden("kernel.py").check(call("windowed_soft_cap", 200, 128).emitted("forward").source.text)

@@ -46,6 +46,14 @@ def product_layout(columns):
     return gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, columns, 16])
 
 
+@gluon.jit
+def columns_before(limit, layout: gl.constexpr):
+    """Which columns of a tile lie before the limit of each row. A thread holds two columns of every eight: which two is
+    taken off the limit, and what is left of a column is a constant of the machine code."""
+    column = gl.arange(0, TILE_KV, layout=gl.SliceLayout(0, layout))[None, :]
+    return (column & -7) < limit - (column & 6)
+
+
 @gluon.constexpr_function
 def barrier_text(action, threads):
     return f"barrier.{action} $1, {threads}; mov.u32 $0, 0;"
@@ -218,6 +226,9 @@ def consume(
             q_row = q_start + CONSUMER * 64 + gl.arange(0, 64, layout=row_layout)
             q_idx = gl.minimum(q_row, q_len - 1)[:, None]  # rows past the end repeat the last and are not stored
             inner_scale = scale / 30.0
+            common_is_greater = window > 0
+            row_stop = gl.where(common_is_greater, gl.minimum(q_idx + 1, kv_len), 0)
+            row_start = gl.minimum(gl.maximum(q_idx - window + 1, 0), row_stop)
             q_min = q_start
             q_max = gl.minimum(q_start + TILE_Q, q_len) - 1
             first_0 = gl.maximum(0, q_min - window + 1) // TILE_KV
@@ -249,11 +260,11 @@ def consume(
                 tile_index = full_first_0
                 kv_start = tile_index * TILE_KV
 
-            kv_row = kv_start + gl.arange(0, TILE_KV, layout=column_layout)
-            kv_idx = gl.minimum(kv_row, kv_len - 1)[None, :]
-            in_range = (kv_row < kv_len)[None, :]
-            pair_holds = (q_idx >= kv_idx) & (q_idx - kv_idx < window)  # <string>:7
-            exponent = gl.where(in_range & pair_holds, 43.2808512266689 * fast_tanh(dot * inner_scale), float("-inf"))
+            exponent = gl.where(
+                columns_before(row_start - kv_start, dot_layout) != columns_before(row_stop - kv_start, dot_layout),
+                43.2808512266689 * fast_tanh(dot * inner_scale),
+                float("-inf"),
+            )
             weight = gl.exp2(exponent)  # scores are bounded: no largest is searched for
             row_sum = gl.sum(weight, 1)
             weight_tile = gl.convert_layout(weight.to(dtype), weight_layout)
@@ -277,20 +288,17 @@ def consume(
                         tile_index,
                     )
                     kv_start = tile_index * TILE_KV
-                    kv_row = kv_start + gl.arange(0, TILE_KV, layout=column_layout)
-                    kv_idx = gl.minimum(kv_row, kv_len - 1)[None, :]
-                    in_range = (kv_row < kv_len)[None, :]
-                    pair_holds = (q_idx >= kv_idx) & (q_idx - kv_idx < window)  # <string>:7
                     exponent = gl.where(
-                        in_range & pair_holds,
+                        columns_before(
+                            row_start - kv_start,
+                            dot_layout,
+                        ) != columns_before(row_stop - kv_start, dot_layout),
                         43.2808512266689 * fast_tanh(dot * inner_scale),
                         float("-inf"),
                     )
                 else:  # tiles that are visible as a whole
                     tile_index = full_first_0 + (visited - partial_count)
                     kv_start = tile_index * TILE_KV
-                    kv_row = kv_start + gl.arange(0, TILE_KV, layout=column_layout)
-                    kv_idx = kv_row[None, :]
                     exponent = 43.2808512266689 * fast_tanh(dot * inner_scale)
 
                 weight = gl.exp2(exponent)
@@ -316,7 +324,7 @@ def consume(
             share = gl.convert_layout(1.0 / gl.where(unseen, 1.0, row_sum), out_row_layout)
             at = (b * heads + h).to(gl.int64) * q_len + q_row
             gl.store(lse_ptr + at, lse, mask=q_row < q_len)
-            gl.store(largest_ptr + at, 0.0, mask=q_row < q_len)  # serves as the largest
+            gl.store(largest_ptr + at, 0.0, mask=q_row < q_len)
             gl.store(sums_ptr + at, row_sum, mask=q_row < q_len)
             acc = warpgroup_mma_wait(0, deps=[acc])
             release(done % STAGES, EMPTY + STAGES)

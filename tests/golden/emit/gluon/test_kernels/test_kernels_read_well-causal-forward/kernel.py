@@ -40,6 +40,14 @@ def product_layout(columns):
     return gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, columns, 16])
 
 
+@gluon.jit
+def columns_before(limit, layout: gl.constexpr):
+    """Which columns of a tile lie before the limit of each row. A thread holds two columns of every eight: which two is
+    taken off the limit, and what is left of a column is a constant of the machine code."""
+    column = gl.arange(0, TILE_KV, layout=gl.SliceLayout(0, layout))[None, :]
+    return (column & -7) < limit - (column & 6)
+
+
 @gluon.constexpr_function
 def barrier_text(action, threads):
     return f"barrier.{action} $1, {threads}; mov.u32 $0, 0;"
@@ -208,6 +216,7 @@ def consume(
             q_start = tile * TILE_Q
             q_row = q_start + CONSUMER * 64 + gl.arange(0, 64, layout=row_layout)
             q_idx = gl.minimum(q_row, q_len - 1)[:, None]  # rows past the end repeat the last and are not stored
+            row_stop = gl.minimum(q_idx + 1, kv_len)
             q_min = q_start
             q_max = gl.minimum(q_start + TILE_Q, q_len) - 1
             first_0 = 0 // TILE_KV
@@ -235,11 +244,7 @@ def consume(
                 tile_index = full_first_0
                 kv_start = tile_index * TILE_KV
 
-            kv_row = kv_start + gl.arange(0, TILE_KV, layout=column_layout)
-            kv_idx = gl.minimum(kv_row, kv_len - 1)[None, :]
-            in_range = (kv_row < kv_len)[None, :]
-            pair_is_at_least = q_idx >= kv_idx  # <string>:6
-            dot = gl.where(in_range & pair_is_at_least, dot, float("-inf"))
+            dot = gl.where(columns_before(row_stop - kv_start, dot_layout), dot, float("-inf"))
             row_max = gl.max(dot, 1) * scale_log2
             shift = gl.where(row_max == float("-inf"), 0.0, row_max)  # a row that has seen no key yet
             weight = gl.exp2(dot * scale_log2 - shift[:, None])
@@ -265,11 +270,7 @@ def consume(
                         tile_index,
                     )
                     kv_start = tile_index * TILE_KV
-                    kv_row = kv_start + gl.arange(0, TILE_KV, layout=column_layout)
-                    kv_idx = gl.minimum(kv_row, kv_len - 1)[None, :]
-                    in_range = (kv_row < kv_len)[None, :]
-                    pair_is_at_least = q_idx >= kv_idx  # <string>:6
-                    dot = gl.where(in_range & pair_is_at_least, dot, float("-inf"))
+                    dot = gl.where(columns_before(row_stop - kv_start, dot_layout), dot, float("-inf"))
 
                 new_max = gl.maximum(row_max, gl.max(dot, 1) * scale_log2)
                 shift = gl.where(new_max == float("-inf"), 0.0, new_max)

@@ -211,15 +211,11 @@ def _draw_loop(
     where = " & ".join(["in_range", *(texts[mask].text for mask in visible)])
     singles = {root: _single(draft, root, texts[root], Level.UNARY) for root in (*by_load.values(), *flows)}
     gradients, grad_dot = _gradients(flows, by_load, singles, masked, take)
-    setup, start = tiles.steps(KEYS if owned == "q_idx" else QUERIES, masked)
     return {
         "masked": masked,
-        "title": "tiles that the mask cuts, or that reach past the end"
-        if masked
-        else "tiles that are visible as a whole",
+        "title": PARTIAL_TITLE if masked else FULL_TITLE,
         "count": tiles.partial_count if masked else tiles.full_count,
-        "setup": setup,
-        "start": start,
+        **tiles.steps(KEYS if owned == "q_idx" else QUERIES, masked),
         "exponent": _tile(draft, exponent, texts[exponent]) if roots else "",
         "visible": where,
         "body": printer.lines[place.name],

@@ -6,6 +6,7 @@ must cut, or that reach past the end, and over those that need neither.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -53,19 +54,70 @@ class Visits:
     at_most_one_partial: bool = False
     lists: tuple[str, str] | None = None
 
-    def steps(self, walked: Walk, masked: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The lines before a loop and those that begin a step.
+    def steps(self, walked: Walk, masked: bool) -> dict[str, tuple[str, ...]]:
+        """The lines before a loop, and those that begin a step.
 
         Where tiles are listed each step reads where the next begins: Triton would fetch an address ahead as it fetches
         tiles, and then wait for every tile as long as memory takes.
         """
-        count, start = (self.partial_count, self.partial_start) if masked else (self.full_count, self.full_start)
+        count, start = self._loop(masked)
         if self.lists is None:
-            return (), start
+            return {"setup": (), "start": start}
         tiles = self.lists[not masked]
-        first = f"tile_index = tl.load({tiles}, mask={count} > 0, other=0)"
-        following = f"tile_index = tl.load({tiles} + step + 1, mask=step + 1 < {count}, other=0)"
-        return (first,), (f"{walked.start} = tile_index * {walked.tile}", following)
+        return {
+            "setup": (_listed_index("tile_index", tiles, "0", count),),
+            "start": (
+                f"{walked.start} = tile_index * {walked.tile}",
+                _listed_index("tile_index", tiles, "step + 1", count),
+            ),
+        }
+
+    def neighbours(self, walked: Walk, masked: bool) -> dict[str, tuple[str, ...]]:
+        """The lines that find the tiles of the steps beside a step, into `next_start` and `before_start`.
+
+        `setup` stands before the loop; `first` finds the first tile there, as the next; `last` finds the last behind
+        the loop, as the one before. The last step has itself as the next, and the first itself as the one before.
+        """
+        count, start = self._loop(masked)
+        if self.lists is None:
+            found = {
+                "first": _other_step(start, "0", "next", walked),
+                "next": (
+                    f"next_step = tl.minimum(step + 1, {count} - 1)",
+                    *_other_step(start, "next_step", "next", walked),
+                ),
+                "before": (
+                    "before_step = tl.maximum(step - 1, 0)",
+                    *_other_step(start, "before_step", "before", walked),
+                ),
+                "last": (f"last_step = tl.maximum({count} - 1, 0)", *_other_step(start, "last_step", "before", walked)),
+            }
+            return {"setup": (), **found}
+        tiles, index = self.lists[not masked], _listed_index
+        at_next, at_before = (f"{word}_start = {word}_index * {walked.tile}" for word in ("next", "before"))
+        return {
+            "setup": (index("next_index", tiles, "1", count), "before_index = tile_index"),
+            "first": (f"next_start = tile_index * {walked.tile}",),
+            "next": (at_next, index("next_index", tiles, "step + 2", count)),
+            "before": (at_before, index("before_index", tiles, "step", count)),
+            "last": (at_before,),
+        }
+
+    def _loop(self, masked: bool) -> tuple[str, tuple[str, ...]]:
+        return (self.partial_count, self.partial_start) if masked else (self.full_count, self.full_start)
+
+
+def _listed_index(name: str, tiles: str, at: str, count: str) -> str:
+    """The line that reads a list, and nothing beyond its end."""
+    place = tiles if at == "0" else f"{tiles} + {at}"
+    return f"{name} = tl.load({place}, mask={at if at != '0' else 0} < {count}, other=0)"
+
+
+def _other_step(lines: Sequence[str], step: str, word: str, walked: Walk) -> tuple[str, ...]:
+    """The lines that begin a step, for another, under names of their own."""
+    names = {"step": step, "tile_index": f"{word}_index", walked.start: f"{word}_start"}
+    found = (re.sub(rf"\b({'|'.join(names)})\b", lambda name: names[name[0]], line) for line in lines)
+    return tuple(re.sub(r" \+ 0\b", "", line).replace(f" = 0 * {walked.tile}", " = 0") for line in found)
 
 
 def is_tabulated(shape: MaskShape) -> bool:

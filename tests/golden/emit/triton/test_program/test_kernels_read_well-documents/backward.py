@@ -126,7 +126,7 @@ def backward_q(
     full_tiles = full_index_ptr + table_row.to(tl.int64) * tl.cdiv(kv_len, TILE_KV)
 
     # tiles that are visible as a whole
-    tile_index = tl.load(full_tiles, mask=full_count > 0, other=0)
+    tile_index = tl.load(full_tiles, mask=0 < full_count, other=0)
     for step in tl.range(0, full_count):
         kv_start = tile_index * TILE_KV
         tile_index = tl.load(full_tiles + step + 1, mask=step + 1 < full_count, other=0)
@@ -141,7 +141,7 @@ def backward_q(
         grad_q = tl.dot(grad_score.to(k_tile.dtype), k_tile, grad_q, input_precision="ieee")
 
     # tiles that the mask cuts, or that reach past the end
-    tile_index = tl.load(partial_tiles, mask=partial_count > 0, other=0)
+    tile_index = tl.load(partial_tiles, mask=0 < partial_count, other=0)
     for step in tl.range(0, partial_count):
         kv_start = tile_index * TILE_KV
         tile_index = tl.load(partial_tiles + step + 1, mask=step + 1 < partial_count, other=0)
@@ -266,7 +266,7 @@ def backward_kv(
         full_tiles = full_index_ptr + table_row.to(tl.int64) * tl.cdiv(q_len, TILE_Q)
 
         # tiles that are visible as a whole
-        tile_index = tl.load(full_tiles, mask=full_count > 0, other=0)
+        tile_index = tl.load(full_tiles, mask=0 < full_count, other=0)
         for step in tl.range(0, full_count):
             q_start = tile_index * TILE_Q
             tile_index = tl.load(full_tiles + step + 1, mask=step + 1 < full_count, other=0)
@@ -284,7 +284,7 @@ def backward_kv(
             grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
         # tiles that the mask cuts, or that reach past the end
-        tile_index = tl.load(partial_tiles, mask=partial_count > 0, other=0)
+        tile_index = tl.load(partial_tiles, mask=0 < partial_count, other=0)
         for step in tl.range(0, partial_count):
             q_start = tile_index * TILE_Q
             tile_index = tl.load(partial_tiles + step + 1, mask=step + 1 < partial_count, other=0)

@@ -74,7 +74,7 @@ def forward(
     full_tiles = full_index_ptr + table_row.to(tl.int64) * tl.cdiv(kv_len, TILE_KV)
 
     # tiles that are visible as a whole
-    tile_index = tl.load(full_tiles, mask=full_count > 0, other=0)
+    tile_index = tl.load(full_tiles, mask=0 < full_count, other=0)
     for step in tl.range(0, full_count):
         kv_start = tile_index * TILE_KV
         tile_index = tl.load(full_tiles + step + 1, mask=step + 1 < full_count, other=0)
@@ -93,7 +93,7 @@ def forward(
         row_max = new_max
 
     # tiles that the mask cuts, or that reach past the end
-    tile_index = tl.load(partial_tiles, mask=partial_count > 0, other=0)
+    tile_index = tl.load(partial_tiles, mask=0 < partial_count, other=0)
     for step in tl.range(0, partial_count):
         kv_start = tile_index * TILE_KV
         tile_index = tl.load(partial_tiles + step + 1, mask=step + 1 < partial_count, other=0)

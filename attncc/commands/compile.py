@@ -225,8 +225,9 @@ def emit_kernels(
     on_gpu = Target("triton", "cuda", target, gluon=runs_gluon(target), fast_math=settings().fast_math)
 
     def remember(kernel: TritonKernel, target: str) -> Built:
-        kernels[kernel] = None
-        return build(kernel, target)
+        built = build(kernel, target)
+        kernels[kernel] = None  # none on which the compiler fails: its schedule gives way to another
+        return built
 
     facts_of_calls = [*map(partial(_usual_facts, spec), (USUAL_LENGTH, *([SHORT] if on_gpu.gluon else []))), None]
     forms = (False, True) if on_gpu.gluon and problem.gradients is not None else (False,)

@@ -39,6 +39,10 @@ PARAMETERS_AT = 0x210
 WARM_UP = "call it once with the same arguments before the capture"
 
 
+class CompilerFailure(CompileError):
+    """Triton failed on a kernel whose text it had read without complaint: under another schedule it may compile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
     """A compiled kernel: `name` is its symbol in `binary`, `arguments` the types that a launch passes, in order."""
@@ -55,6 +59,8 @@ class Built:
 
 
 _built: dict[str, Built] = {}
+#: Kernels on which the compiler failed in this process; it would fail again.
+_failed: dict[str, CompilerFailure] = {}
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -106,8 +112,14 @@ def build(kernel: TritonKernel, target: str) -> Built:
         return found
     refuse_in_capture(f"the kernel {kernel.source.name} is not built yet")
     with _locks[key]:
+        if key in _failed:
+            raise _failed[key]
         if key not in _built:
-            _built[key] = _find_in_pack(kernel, target) or _find_or_compile(kernel, target, key)
+            try:
+                _built[key] = _find_in_pack(kernel, target) or _find_or_compile(kernel, target, key)
+            except CompilerFailure as failure:
+                _failed[key] = failure
+                raise
         return _built[key]
 
 
@@ -132,6 +144,7 @@ def find(key: str) -> Built | None:
 def forget() -> None:
     """Forget the kernels of this process, as a new process would; pack and cache keep theirs."""
     _built.clear()
+    _failed.clear()
 
 
 def refuse_in_capture(what: str) -> None:
@@ -225,6 +238,9 @@ def _compile(kernel: TritonKernel, target: str) -> tuple[dict[str, str | bytes],
         return triton_version.compile_stages(function, signature, constants, divisible, target, options, kernel.gluon)
     except AttnccError:
         raise
+    except triton_version.StageError as error:
+        found = f"Triton {triton_version.version()} fails on the kernel {kernel.source.name} for {target}"
+        raise CompilerFailure(f"{found}, at {error.stage}: {_innermost_reason(error)}") from error
     except Exception as error:
         raise _explain(kernel, target, error) from error
 

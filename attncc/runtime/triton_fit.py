@@ -11,16 +11,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import torch
 
 from attncc.config import LOG
 from attncc.emit.kernel import TritonKernel
 from attncc.emit.triton.program import TritonProgram
-from attncc.errors import AttnccError, UnsupportedError
+from attncc.errors import AttnccError, CompileError, UnsupportedError
 from attncc.runtime import launch, triton_build
-from attncc.runtime.tuned import with_winners
+from attncc.runtime.triton_build import CompilerFailure
+from attncc.runtime.tuned import with_winners, workers
 from attncc.schedule.gluon import ONE_PASS
 from attncc.schedule.triton import ROWS
 
@@ -94,23 +96,71 @@ def settle_for(program: TritonProgram, target: str, build: Build = triton_build.
 
 
 def _settle_pass(program: TritonProgram, name: str, target: str, build: Build) -> TritonProgram:
-    """The program with the first schedule of this name that fits; with the one that spills least where none does."""
+    """The program with the first schedule of this name that fits; with the one that spills least where none does.
+
+    A schedule on which Triton's compiler itself fails gives way to the next, which says so. Raises CompileError where
+    no schedule can run, UnsupportedError where none is there and nothing may be compiled.
+    """
     if not program.scheduled(name):
         return program
-    best = (math.inf, program)
+    found: list[tuple[float, TritonProgram]] = []
+    failures: list[str] = []
+    missing: UnsupportedError | None = None
     for candidate in _candidates(program, name, target, build):
         try:
             built = [(build(each.kernel, target), each.kernel) for each in candidate.scheduled(name)]
-            excess = max((_excess(found, program, kernel) for found, kernel in built), default=0)
-        except UnsupportedError:
-            if best[0] == math.inf:
-                raise
-            break  # nothing more may be compiled here
+        except CompilerFailure as failure:
+            failures.append(_failure(candidate, name, failure))
+            continue
+        except UnsupportedError as error:
+            missing = missing or error
+            if found or triton_build.compile_refusal() is None:
+                break  # nothing more may be compiled here
+            continue  # a pack lacks the choices on which the compiler failed
+        excess = max((_excess(each, program, kernel) for each, kernel in built), default=0)
+        if excess == math.inf:
+            shared = max(each.resources.shared for each, _ in built)
+            failures.append(f"{_schedule_of(candidate, name)}: needs {shared} bytes of shared memory")
+            continue
+        candidate = _noting(candidate, name, failures)
         if excess == 0:
             return candidate
-        best = min(best, (excess, candidate), key=lambda pair: pair[0])
-    LOG.warning("%s: %s spills %d bytes for each thread", program.variant.spec.name, name, best[0])
-    return best[1]
+        found.append((excess, candidate))
+    if found:
+        least, best = min(found, key=lambda pair: pair[0])
+        LOG.warning("%s: %s spills %d bytes for each thread", program.variant.spec.name, name, least)
+        return best
+    if missing is not None:
+        raise missing
+    reasons = "\n".join(failures)
+    raise CompileError(f"{program.variant.spec.name}: no schedule of {name} can run on {target}:\n{reasons}")
+
+
+def _failure(program: TritonProgram, name: str, failure: CompilerFailure) -> str:
+    """Why the first choice for a pass gives way, with a line in the log."""
+    found = f"{_schedule_of(program, name)}: {failure.message.splitlines()[0]}"
+    LOG.warning("%s: %s gives way: %s", program.variant.spec.name, name, found)
+    return found
+
+
+def _schedule_of(program: TritonProgram, name: str) -> str:
+    s = program.scheduled(name)[0].schedule
+    return f"tiles of {s.tile_q} queries x {s.tile_kv} keys, {workers(s)}"
+
+
+def _noting(program: TritonProgram, name: str, failures: Sequence[str]) -> TritonProgram:
+    """The program whose schedule of this name says which choices gave way to it, and why."""
+    if not failures:
+        return program
+    schedules, notes = program.schedules, tuple(f"not {failure}" for failure in failures)
+    if name != ONE_PASS:
+        noted: Any = {name: replace(getattr(schedules, name), reasons=(*getattr(schedules, name).reasons, *notes))}
+    elif schedules.backward:
+        first, *others = schedules.backward
+        noted = {name: (replace(first, reasons=(*first.reasons, *notes)), *others)}
+    else:  # two passes in the place of one
+        return _noting(program, "backward_kv", failures)
+    return program.rescheduled(replace(schedules, **noted))
 
 
 def _candidates(program: TritonProgram, name: str, target: str, build: Build) -> Iterator[TritonProgram]:

@@ -44,6 +44,14 @@ OPTIONS = {"enable_fp_fusion": True}
 _READING = threading.Lock()
 
 
+class StageError(Exception):
+    """A stage of Triton's compiler failed on a kernel that it had read without complaint."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(stage)
+        self.stage = stage
+
+
 @cache
 def version() -> str | None:
     """The version of Triton, without importing it; None if it is not installed."""
@@ -107,7 +115,10 @@ def compile_stages(
     options: Mapping[str, object],
     gluon: bool,
 ) -> tuple[dict[str, str | bytes], dict[str, Any]]:
-    """What each stage of Triton's compiler made of a function, by its extension, and the metadata they left."""
+    """What each stage of Triton's compiler made of a function, by its extension, and the metadata they left.
+
+    Raises StageError where a stage fails after the function was read; what is wrong with its text Triton's own way.
+    """
     # Late: only what compiles needs Triton, which takes 0.2 s to import.
     from triton._C.libtriton import ir
     from triton.backends.compiler import GPUTarget  # late, as above
@@ -128,11 +139,20 @@ def compile_stages(
     functions, modules = backend.get_codegen_implementation(chosen), backend.get_module_map()
     with _READING:
         module = source.make_ir(backend.target, chosen, functions, modules, context)
+    return _run_stages(stages, module, metadata), metadata
+
+
+def _run_stages(stages: Mapping[str, Any], module: Any, metadata: dict[str, Any]) -> dict[str, str | bytes]:
     made: dict[str, str | bytes] = {}
     for extension, stage in stages.items():
-        module = stage(module, metadata)
+        try:
+            module = stage(module, metadata)
+        except (OSError, MemoryError):  # of this machine, not of the kernel
+            raise
+        except Exception as error:
+            raise StageError(extension) from error
         made[extension] = module if isinstance(module, bytes) else str(module)
-    return made, metadata
+    return made
 
 
 def _source_class(gluon: bool) -> Any:

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from attncc import pipeline
-from attncc.errors import CompileError
+from attncc.errors import CompileError, UnsupportedError
 from attncc.frontend.parse import parse
-from attncc.runtime import triton_build, triton_fit
+from attncc.runtime import triton_build, triton_fit, triton_version
 from attncc.runtime.binary import Resources
-from attncc.runtime.triton_build import Built
+from attncc.runtime.triton_build import Built, CompilerFailure
 from attncc.schedule import Gradients, Problem, Target
+from attncc.schedule.gluon import ONE_PASS
 
 PROBLEM = Problem("bfloat16", 64, 64, 8, 8, gradients=Gradients())
 
@@ -102,6 +103,120 @@ def test_where_the_first_choice_does_not_fit_several_others_are_compiled_at_once
     settled = triton_fit.settle_for(own, "sm_80", build)
     assert settled.schedules.backward_kv == own.schedules.choices("backward_kv")[1].backward_kv
     assert len(seen) == compiled
+
+
+def failing(own, *failed):
+    """Builds all but these kernels, on which the compiler fails."""
+
+    def build(kernel, target):
+        if kernel in failed:
+            raise CompilerFailure("Triton 3.6.0 fails on the kernel, at ttgir: PassManager::run failed\nin detail")
+        return built()
+
+    return build
+
+
+def test_a_schedule_on_which_the_compiler_fails_gives_way_to_the_next_which_says_so(caplog):
+    own = program()
+    others = [own.rescheduled(each) for each in own.schedules.choices("backward_q")]
+    first, second, third = (each.passes["backward_q"].kernel for each in others[:3])
+    settled = triton_fit.settle_for(own, "sm_80", failing(own, first, second))
+    assert settled.passes["backward_q"].kernel == third
+    *_, one, two = settled.passes["backward_q"].schedule.reasons
+    row = own.schedules.backward_q
+    assert one.startswith(f"not tiles of {row.tile_q} queries x {row.tile_kv} keys, {row.num_warps} warps")
+    assert one.endswith("Triton 3.6.0 fails on the kernel, at ttgir: PassManager::run failed")
+    assert two.startswith("not tiles of ")
+    assert " ".join(two.split()) in " ".join(settled.passes["backward_q"].source.text.split())
+    assert settled.schedules.backward_kv == own.schedules.backward_kv
+    assert "backward_q gives way: tiles of" in caplog.text
+
+
+def test_where_the_compiler_fails_on_every_schedule_all_reasons_are_given():
+    own = program()
+    every = [own.rescheduled(each).passes["backward_kv"].kernel for each in own.schedules.choices("backward_kv")]
+    with pytest.raises(CompileError, match="causal: no schedule of backward_kv can run on sm_80") as caught:
+        triton_fit.settle_for(own, "sm_80", failing(own, *every))
+    assert caught.value.message.count("PassManager::run failed") == len(every)
+
+
+def test_a_kernel_whose_text_is_refused_is_an_error_at_once():
+    own, asked = program(), []
+
+    def build(kernel, target):
+        asked.append(kernel)
+        raise CompileError("Triton refuses line 3")
+
+    with pytest.raises(CompileError, match="line 3"):
+        triton_fit.settle_for(own, "sm_80", build)
+    assert len(asked) == 1
+
+
+def test_one_pass_on_which_the_compiler_fails_gives_way_to_two_that_say_so():
+    spec = parse("attn 1\nattention causal:\n  mask = q_idx >= kv_idx\n")
+    own = pipeline.lower(spec, PROBLEM, Target("triton", "cuda", "sm_90", gluon=True)).triton_backward()
+    every = [own.rescheduled(each) for each in own.schedules.choices(ONE_PASS)]
+    failed = [each.passes[ONE_PASS].kernel for each in every if ONE_PASS in each.passes]
+    assert failed
+    settled = triton_fit.settle_for(own, "sm_90", failing(own, *failed))
+    assert "backward_q" in settled.passes
+    assert any("PassManager" in reason for reason in settled.passes["backward_kv"].schedule.reasons)
+
+
+def test_no_schedule_that_needs_more_shared_memory_than_there_is_is_taken():
+    with pytest.raises(CompileError, match="needs 1048576 bytes of shared memory"):
+        triton_fit.settle_for(program(), "sm_80", lambda kernel, target: built(shared=1 << 20))
+
+
+def test_where_nothing_may_be_compiled_a_choice_that_is_there_serves(monkeypatch):
+    own = program()
+    second = own.rescheduled(own.schedules.choices("backward_q")[1])
+
+    def build(kernel, target):
+        if kernel == own.passes["backward_q"].kernel:
+            raise UnsupportedError("it is not in the pack")
+        return built()
+
+    with pytest.raises(UnsupportedError, match="not in the pack"):  # as during a capture
+        triton_fit.settle_for(own, "sm_80", build)
+    monkeypatch.setattr(triton_build, "compile_refusal", lambda: "ATTNCC_DISABLE_JIT forbids it")
+    assert triton_fit.settle_for(own, "sm_80", build).schedules == second.schedules
+
+
+def test_what_no_choice_has_is_refused_as_the_first(monkeypatch):
+    def build(kernel, target):
+        raise UnsupportedError(f"{kernel.num_warps} warps")
+
+    monkeypatch.setattr(triton_build, "compile_refusal", lambda: "ATTNCC_DISABLE_JIT forbids it")
+    own = program()
+    with pytest.raises(UnsupportedError, match=f"{own.schedules.backward_q.num_warps} warps"):
+        triton_fit.settle_for(own, "sm_80", build)
+
+
+def test_a_stage_that_fails_is_told_from_a_text_that_is_refused(monkeypatch):
+    kernel = program().passes["prepare"].kernel
+
+    def stages(*_):
+        raise triton_version.StageError("ttgir") from RuntimeError("PassManager::run failed")
+
+    monkeypatch.setattr(triton_version, "compile_stages", stages)
+    with pytest.raises(CompilerFailure, match=r"fails on the kernel prepare for sm_80, at ttgir: PassManager::run"):
+        triton_build.compile_kernel(kernel, "sm_80")
+
+
+def test_a_kernel_on_which_the_compiler_failed_is_not_compiled_again(monkeypatch):
+    kernel, asked = program().passes["prepare"].kernel, []
+
+    def compile_entry(kernel, target):
+        asked.append(kernel)
+        raise CompilerFailure("no")
+
+    monkeypatch.setattr(triton_build, "_failed", {})
+    monkeypatch.setattr(triton_build, "compile_entry", compile_entry)
+    for _ in range(3):
+        with pytest.raises(CompilerFailure, match="no"):
+            triton_build.build(replace(kernel, num_warps=2), "sm_80")
+    assert len(asked) == 1
 
 
 def test_a_misfit_says_why():

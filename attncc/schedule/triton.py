@@ -20,13 +20,19 @@ Row = tuple[int, int, int, int]  # tile_q, tile_kv, num_warps, num_stages
 
 @dataclass(frozen=True, slots=True)
 class TritonSchedule:
-    """How one kernel runs on a GPU; `reasons` say why."""
+    """How one kernel runs on a GPU; `reasons` say why.
+
+    `ahead`: in a loop over tiles that are visible as a whole each step begins a product of the next. `registers`: the
+    tile that a program owns, and multiplies first, is held in registers instead of shared memory.
+    """
 
     tile_q: int
     tile_kv: int
     num_warps: int
     num_stages: int
     reasons: tuple[str, ...] = ()
+    ahead: bool = False
+    registers: bool = False
 
 
 AnySchedule = TritonSchedule | GluonSchedule
@@ -113,6 +119,9 @@ TABULATED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {128: ((64, 32, 4, 3), *ROWS["forward"][128])},
     "backward_kv": ROWS["backward_kv"],
 }
+#: On Hopper, for 16-bit inputs, before those above: a product of three stages and more runs beside what does not need it
+#: (with two, ptxas lets none do). Schedules by head size, for masks whose tiles are closed forms.
+HOPPER: Final[dict[str, dict[int, tuple[TritonSchedule, ...]]]] = {}
 #: For float32, whose products run on the ordinary units in full precision. Triton unrolls them: with more than 512 of a
 #: product in each thread, kernels spill in some variants and take seconds to compile. First come tiles that spill in
 #: none of nine variants and read shared memory seldom: rows of both factors of `q @ k.T` begin in the same bank, so
@@ -198,12 +207,17 @@ def head_tile(dim: int) -> int:
 
 def rows_of(name: str, problem: Problem, tabulated: bool) -> tuple[Row, ...]:
     """The rows for a pass, best first: what suits the mask before what suits the heads, and both before the rest."""
-    width = max(head_tile(problem.head_dim), head_tile(problem.value_dim))
-    width = 64 if width <= 64 else 128 if width <= 128 else 256
+    width = _width(problem)
     if problem.dtype == "float32":
         return (TF32_ROWS if problem.tf32 else WIDE_ROWS)[name][width]
     tables = [TABULATED_ROWS] * tabulated + [GROUPED_ROWS] * (problem.heads != problem.kv_heads)
     return next((table[name][width] for table in tables if width in table.get(name, ())), ROWS[name][width])
+
+
+def _width(problem: Problem) -> int:
+    """The head size that the tables go by."""
+    width = max(head_tile(problem.head_dim), head_tile(problem.value_dim))
+    return 64 if width <= 64 else 128 if width <= 128 else 256
 
 
 def _choose(name: str, problem: Problem, target: Target, tabulated: bool) -> tuple[TritonSchedule, ...]:
@@ -212,7 +226,16 @@ def _choose(name: str, problem: Problem, target: Target, tabulated: bool) -> tup
     limit = SHARED_LIMITS.get(target.arch or "", DEFAULT_LIMIT) * 1024
     fitting = tuple(row for row in rows if shared_bytes(row, problem, name) <= limit) or rows[-1:]
     schedules = (TritonSchedule(*row, _reasons(row, problem, rows)) for row in fitting)
+    schedules = (*_hopper(name, problem, target, tabulated), *schedules)
     return tuple(dict.fromkeys(_asked(schedule, problem) for schedule in schedules))
+
+
+def _hopper(name: str, problem: Problem, target: Target, tabulated: bool) -> tuple[TritonSchedule, ...]:
+    """What is tried first on Hopper; the interpreter, which has no arch, runs the same forms."""
+    if target.arch not in (None, "sm_90") or problem.dtype == "float32":
+        return ()
+    width = _width(problem)
+    return HOPPER.get(name, {}).get(width, ())
 
 
 def shared_bytes(row: Row, problem: Problem, name: str, pair_bytes: int = 0) -> int:

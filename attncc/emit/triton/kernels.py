@@ -16,6 +16,7 @@ from attncc.analysis.tiles import TileTest
 from attncc.emit.gradients import Derivatives
 from attncc.emit.kernel import Argument
 from attncc.emit.printer import Place
+from attncc.emit.triton.ahead import begins_ahead
 from attncc.emit.triton.expressions import EVERYTHING, pointer_type
 from attncc.emit.triton.plan import (
     STORE_PAIRS,
@@ -169,7 +170,7 @@ def forward(variant: Variant, schedule: TritonSchedule, docstring: Sequence[str]
         "tile_order": _longest_first(variant.spec),
         "q_mask": edge_mask("q_row", "q_len", "in_head", problem.head_dim),
         "out_mask": edge_mask("q_row", "q_len", "in_value", problem.value_dim),
-        **_loop_values(draft, tiles, drawn.loops, variant),
+        **_loop_values(draft, tiles, drawn.loops, variant, schedule),
     }
     dtype = pointer_type(problem.dtype)
     own = [pointer(f"{name}_ptr", dtype, variant.aligned) for name in ("q", "k", "v", "out")]
@@ -217,7 +218,7 @@ def backward_q(variant: Variant, schedule: TritonSchedule, docstring: Sequence[s
         "out_mask": edge_mask("q_row", "q_len", "in_value", problem.value_dim),
         "sum_starts": [f"grad_sum{i} = tl.zeros([TILE_Q], tl.float32)" for i in range(len(sums))],
         "sum_stores": [f"tl.store(grad_sum{i}_ptr + at, grad_sum{i}, mask=q_row < q_len)" for i in range(len(sums))],
-        **_loop_values(draft, tiles, drawn.loops, variant),
+        **_loop_values(draft, tiles, drawn.loops, variant, schedule),
     }
     return Drawn(values, _backward_arguments(variant, ("grad_q_ptr",), extra, ("dq",)))
 
@@ -245,7 +246,7 @@ def backward_kv(variant: Variant, schedule: TritonSchedule, docstring: Sequence[
         "v_mask": edge_mask("kv_row", "kv_len", "in_value", problem.value_dim),
         "sum_starts": [f"grad_sum{i} = tl.zeros([TILE_KV], tl.float32)" for i in range(len(sums))],
         "sum_stores": [store.format(i) for i in range(len(sums))],
-        **_loop_values(draft, tiles, drawn.loops, variant),
+        **_loop_values(draft, tiles, drawn.loops, variant, schedule, QUERIES),
     }
     return Drawn(values, _backward_arguments(variant, ("grad_k_ptr", "grad_v_ptr"), extra, ("dk", "dv")))
 
@@ -309,25 +310,35 @@ def backward_diagonal(variant: Variant, schedule: TritonSchedule, docstring: Seq
 
 
 def _loop_values(
-    draft: Draft, tiles: Visits, loops: Sequence[Mapping[str, object]], variant: Variant
+    draft: Draft,
+    tiles: Visits,
+    loops: Sequence[Mapping[str, object]],
+    variant: Variant,
+    schedule: TritonSchedule | None = None,
+    walked: Walk = KEYS,
 ) -> dict[str, object]:
-    """What the loops of a template and the lines before them are told."""
+    """What the loops of a template and the lines before them are told. `schedule` is that of a template which begins
+    products ahead where it is asked to."""
     lines = draft.printer.lines
     parts = [lines.get(place, []) for place in ("once", "rows", "partial", "full")]
     texts = [*(line for part in parts for line in part), *(str(loop["exponent"]) for loop in loops), *tiles.before]
     texts += [str(line) for loop in loops for line in loop["gradients"]]  # type: ignore[attr-defined]  # a list
+    inside, guarded = (
+        load_lines(variant.problem, masked, variant.wide, variant.shares_rows) for masked in (False, True)
+    )
+    walks = [{**loop, **(guarded if loop["masked"] else inside), "ahead": False} for loop in loops]
+    if schedule is not None and schedule.ahead and tiles.full_count != "0":
+        walks[0] |= begins_ahead(tiles, walked, inside, guarded)
     return {
         "helpers": draft.helpers(texts),
+        "registers": schedule is not None and schedule.registers,
         "once": parts[0],
         "rows": parts[1],
         "visits": tiles.before,
         "shares_rows": variant.shares_rows,
         "folds_scale": not loops[0]["exponent"],
         "uses_scale_log2": not loops[0]["exponent"] or any("scale_log2" in text for text in map(str, texts)),
-        "walks": [
-            {**loop, **load_lines(variant.problem, bool(loop["masked"]), variant.wide, variant.shares_rows)}
-            for loop in loops
-        ],
+        "walks": walks,
     }
 
 

@@ -61,6 +61,7 @@ FIXED_NAMES: Final = (
     # what finds tiles, see visits
     *("partial_count", "full_count", "total", "visited", "step", "tile_index", "table_row"),
     *("partial_tiles", "full_tiles", "kv_row", "q_row", "in_range"),
+    *("next_step", "next_index", "before_step", "before_index", "last_step"),
     *("row_max", "new_max", "shift"),  # of a softmax, see attncc.emit.gluon.softmax
 )
 INPUT_NAMES: Final = ("score", "b", "h", "q_idx", "kv_idx", "batch", "heads", "q_len", "kv_len")
@@ -314,17 +315,20 @@ def load_lines(problem: Problem, masked: bool, wide: bool, shares_rows: bool = F
     head, value = (padded(problem.head_dim), "in_head"), (padded(problem.value_dim), "in_value")
     keys, queries = "kv_row < kv_len", "q_row < q_len"
     key, query = (f"{row}[:, None]{'.to(tl.int64)' if wide else ''}" for row in ("kv_row", "q_row"))
-    rows = [("lse2", 'float("inf")'), ("delta", "0.0"), *([("share", "1.0")] if shares_rows else [])]
+    rows = [("lse2", 'float("inf")'), *([("share", "1.0")] if shares_rows else []), ("delta", "0.0")]
     guard = f"mask={queries}, other=" if masked else ""
+    of_rows = [
+        f"{name} = tl.load({name}_ptr + head_rows + q_row{f', {guard}{other}' if masked else ''})[None, :]"
+        for name, other in rows
+    ]
     return {
         "load_k": [_load("k", key, keys if masked else None, *head)],
         "load_v": [_load("v", key, keys if masked else None, *value)],
         "load_q": [_load("q", query, queries if masked else None, *head)],
         "load_do": [_load("do", query, queries if masked else None, *value)],
-        "load_rows": [
-            f"{name} = tl.load({name}_ptr + head_rows + q_row{f', {guard}{other}' if masked else ''})[None, :]"
-            for name, other in rows
-        ],
+        "load_rows": of_rows,
+        "load_lse": of_rows[:-1],
+        "load_delta": of_rows[-1:],
     }
 
 

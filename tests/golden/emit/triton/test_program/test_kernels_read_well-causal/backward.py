@@ -262,12 +262,12 @@ def backward_kv(
             q_idx = q_row[None, :]
             q_tile = tl.load(q_base + q_row[:, None] * q_stride_n + dims[None, :])
             do_tile = tl.load(do_base + q_row[:, None] * do_stride_n + value_dims[None, :])
-            lse2 = tl.load(lse2_ptr + head_rows + q_row)[None, :]
-            delta = tl.load(delta_ptr + head_rows + q_row)[None, :]
             dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
+            lse2 = tl.load(lse2_ptr + head_rows + q_row)[None, :]
             weight = tl.exp2(dot * scale_log2 - lse2)
             grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
             grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
+            delta = tl.load(delta_ptr + head_rows + q_row)[None, :]
             grad_score = weight * (grad_weight - delta)
             grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
@@ -289,14 +289,14 @@ def backward_kv(
                 mask=(q_row < q_len)[:, None],
                 other=0.0,
             )
-            lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[None, :]
-            delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[None, :]
             dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
+            lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[None, :]
             pair_is_at_least = q_idx >= kv_idx  # <string>:6
             weight = tl.exp2(dot * scale_log2 - lse2)
             weight = tl.where(in_range & pair_is_at_least, weight, 0.0)
             grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
             grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
+            delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[None, :]
             grad_score = weight * (grad_weight - delta)
             grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 

@@ -253,14 +253,14 @@ def backward_kv(
             q_idx = q_row[None, :]
             q_tile = tl.load(q_base + q_row[:, None] * q_stride_n + dims[None, :])
             do_tile = tl.load(do_base + q_row[:, None] * do_stride_n + value_dims[None, :])
-            lse2 = tl.load(lse2_ptr + head_rows + q_row)[None, :]
-            delta = tl.load(delta_ptr + head_rows + q_row)[None, :]
             dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
+            lse2 = tl.load(lse2_ptr + head_rows + q_row)[None, :]
             score_log2 = dot * scale_log2
             pair_sum = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
             weight = tl.exp2(pair_sum - lse2)
             grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
             grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
+            delta = tl.load(delta_ptr + head_rows + q_row)[None, :]
             grad_score = weight * (grad_weight - delta)
             grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 
@@ -280,15 +280,15 @@ def backward_kv(
                 mask=(q_row < q_len)[:, None],
                 other=0.0,
             )
-            lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[None, :]
-            delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[None, :]
             dot = tl.dot(k_tile, q_tile.T, input_precision="ieee")  # [TILE_KV, TILE_Q]
+            lse2 = tl.load(lse2_ptr + head_rows + q_row, mask=q_row < q_len, other=float("inf"))[None, :]
             score_log2 = dot * scale_log2
             pair_sum_2 = score_log2 + tl.load(table_ptr + h * table_stride_0 + kv_idx - q_idx + q_len + -1) * LOG2E
             weight = tl.exp2(pair_sum_2 - lse2)
             weight = tl.where(in_range, weight, 0.0)
             grad_v = tl.dot(weight.to(do_tile.dtype), do_tile, grad_v, input_precision="ieee")
             grad_weight = tl.dot(v_tile, do_tile.T, input_precision="ieee")
+            delta = tl.load(delta_ptr + head_rows + q_row, mask=q_row < q_len, other=0.0)[None, :]
             grad_score = weight * (grad_weight - delta)
             grad_k = tl.dot(grad_score.to(q_tile.dtype), q_tile, grad_k, input_precision="ieee")
 

@@ -119,8 +119,8 @@ TABULATED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {128: ((64, 32, 4, 3), *ROWS["forward"][128])},
     "backward_kv": ROWS["backward_kv"],
 }
-#: On Hopper, for 16-bit inputs, before those above: a product of three stages and more runs beside what does not need it
-#: (with two, ptxas lets none do). Schedules by head size, for masks whose tiles are closed forms.
+#: On Hopper, for 16-bit inputs, before those above: with three stages and more a product runs beside what does not need
+#: it (with two, ptxas lets none do). Schedules by head size, for masks whose tiles are closed forms.
 HOPPER: Final[dict[str, dict[int, tuple[TritonSchedule, ...]]]] = {}
 #: For float32, whose products run on the ordinary units in full precision. Triton unrolls them: with more than 512 of a
 #: product in each thread, kernels spill in some variants and take seconds to compile. First come tiles that spill in
@@ -226,8 +226,8 @@ def _choose(name: str, problem: Problem, target: Target, tabulated: bool) -> tup
     limit = SHARED_LIMITS.get(target.arch or "", DEFAULT_LIMIT) * 1024
     fitting = tuple(row for row in rows if shared_bytes(row, problem, name) <= limit) or rows[-1:]
     schedules = (TritonSchedule(*row, _reasons(row, problem, rows)) for row in fitting)
-    schedules = (*_hopper(name, problem, target, tabulated), *schedules)
-    return tuple(dict.fromkeys(_asked(schedule, problem) for schedule in schedules))
+    first = _hopper(name, problem, target, tabulated)
+    return tuple(dict.fromkeys(_asked(schedule, problem) for schedule in (*first, *schedules)))
 
 
 def _hopper(name: str, problem: Problem, target: Target, tabulated: bool) -> tuple[TritonSchedule, ...]:

@@ -22,6 +22,7 @@ from attncc.api.inputs import check_inputs
 from attncc.api.options import Options
 from attncc.api.program import Function, Reading
 from attncc.api.subgraph import run_functions, run_subgraph
+from attncc.runtime.registering import known_file
 from attncc.runtime.steps import empty_like
 
 #: What torch has for operators that take a graph. It is not public: without it, graphs break at Python functions.
@@ -56,6 +57,7 @@ def _element(tensor: Tensor, key: Sequence[Any]) -> Any:
     return torch.ops.aten.index(rest, kept)
 
 
+known_file(__file__, __name__)
 # torch has no types for its libraries
 _LIBRARY: Any = torch.library.Library("attncc", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define("argument(str name, *, ScalarType dtype, Device device) -> Tensor")

@@ -23,6 +23,7 @@ from attncc.runtime.build import Kernel, build
 from attncc.runtime.lowered import Lowered
 from attncc.runtime.pack import settings_pack
 from attncc.runtime.recall import Memory, Recalled, memory_of
+from attncc.runtime.registering import known_file
 from attncc.runtime.steps import empty_like
 from attncc.runtime.triton_attention import Programs, TritonPass
 from attncc.schedule.gluon import ARCH as HOPPER
@@ -374,6 +375,7 @@ def _nothing(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
     return None
 
 
+known_file(__file__, __name__)
 # torch has no types for its libraries
 _LIBRARY: Any = torch.library.Library("attncc", "DEF")  # type: ignore[no-untyped-call]
 _INPUTS = "Tensor q, Tensor k, Tensor v"

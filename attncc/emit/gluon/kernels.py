@@ -10,9 +10,10 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from attncc.analysis.shape import depends
 from attncc.emit.gluon.bounded import fixed_shift
 from attncc.emit.gluon.language import MISSING, descriptor_type, row_type, sum_type
-from attncc.emit.gluon.limits import draw_limits, roots_of, row_limits, unmasked
+from attncc.emit.gluon.limits import draw_limits, roots_of, split_mask, with_mask
 from attncc.emit.gluon.softmax import Softmax
 from attncc.emit.gluon.visits import Steps
 from attncc.emit.kernel import Argument
@@ -54,13 +55,15 @@ def forward(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str],
     """The forward kernel: out and lse of a tile of queries."""
     draft = Draft(variant.guarded, variant.problem, "gluon/forward", readable=readable)
     tiles = draw_visits(draft, variant, KEYS)
-    limits = row_limits(variant.shape, variant.spec.mask, positive=variant.problem.positive)
-    drawn = draw_loops(draft if limits is None else unmasked(draft), "q_idx", tiles, None, ())
-    loops, limit_roots = drawn.loops, () if limits is None else roots_of(limits)
-    if limits is not None:
-        loops = (loops[0], {**loops[1], "visible": draw_limits(draft, limits)})
+    spec, positive = variant.spec, variant.problem.positive
+    # A score that reads kv_idx holds positions in registers, which limits would be held beside.
+    limits, rest = split_mask(variant.shape, spec.mask, positive=positive, whole="kv_idx" in depends(spec.score))
+    drawn = draw_loops(with_mask(draft, rest), "q_idx", tiles, None, ())
+    in_full, in_partial = drawn.loops
+    within = draw_limits(draft, limits, more=rest is not TRUE)
+    loops = in_full, {**in_partial, "visible": str(in_partial["visible"]).replace("in_range", within, 1)}
     steps = Steps(tiles, KEYS, variant.shape)
-    shift = fixed_shift(variant.spec, variant.problem.dtype)
+    shift = fixed_shift(spec, variant.problem.dtype)
     values = (
         _common(draft, schedule, docstring)
         | _lines(draft, tiles, drawn)
@@ -70,15 +73,14 @@ def forward(variant: Variant, schedule: GluonSchedule, docstring: Sequence[str],
             "next_start": steps.any(),
             "first_scores": _scores(steps.first(), loops[1], ""),
             "scores": _branches(steps, loops),
-            "row_limits": limits is not None,
-            "softmax": Softmax(not loops[0]["exponent"], shift, variant.spec.mask is not TRUE),
+            "softmax": Softmax(not loops[0]["exponent"], shift, spec.mask is not TRUE),
             "bounded": shift is not None,
         }
     )
     head, value = _widths(variant)
     boxes = {"q_desc": (ROWS, head), "k_desc": (schedule.tile_kv, head)}
     boxes |= {"v_desc": (schedule.tile_kv, value), "out_desc": (ROWS, value)}
-    roots = (*drawn.roots, *limit_roots, *range_roots(variant.shape))
+    roots = (*drawn.roots, *roots_of(limits), *range_roots(variant.shape))
     extra = [*draft.capture_arguments(*roots), *table_arguments(tiles)]
     return _drawn("forward", variant, schedule, values, boxes, [pointer(name, "*fp32") for name in RESULTS], extra)
 
@@ -255,7 +257,7 @@ def _scores(start: Sequence[str], loop: Mapping[str, object], condition: str) ->
     score, masked = str(loop["exponent"]), bool(loop["masked"])
     lines = [*start, "kv_row = kv_start + tl.arange(0, TILE_KV, layout=column_layout)"]
     if masked:
-        lines += ["kv_idx = tl.minimum(kv_row, kv_len - 1)[None, :]", "in_range = (kv_row < kv_len)[None, :]"]
+        lines.append("kv_idx = tl.minimum(kv_row, kv_len - 1)[None, :]")
     else:
         lines.append("kv_idx = kv_row[None, :]")
     lines += [str(line) for line in loop["body"]]  # type: ignore[attr-defined]  # a list

@@ -11,10 +11,11 @@ import torch
 
 from attncc import pipeline
 from attncc.analysis import summarize_mask
+from attncc.analysis.logic import parts
 from attncc.emit.gluon import kernels
-from attncc.emit.gluon.limits import Limits, row_limits
+from attncc.emit.gluon.limits import Limits, split_mask
 from attncc.frontend import parse
-from attncc.ir import AttentionSpec, Expr, Op, evaluate, postorder
+from attncc.ir import KV_LEN, TRUE, AttentionSpec, Expr, Op, evaluate, postorder
 from attncc.schedule import Facts, Problem
 from attncc.variants.gallery import gallery
 from tests.gluon.inspect import Instructions, inspect_kernel
@@ -27,13 +28,24 @@ ALWAYS = {
     *("causal", "causal_bottom_right", "prefix_lm", "prefix_lm_lengths", "sliding_window", "sliding_window_distance"),
     *("local_window", "bidirectional_window", "sink_window", "padding", "left_padding", "alibi", "forgetting"),
     *("sandwich", "kerple_log", "scalable_softmax", "head_windows", "streaming_heads", "windowed_soft_cap"),
-    "capped_alibi",
+    *("capped_alibi", "document_starts", "neighborhood_1d"),
+}
+#: The same of a part of the mask; and of what reads captured tensors beside the sequence, which `compare` leaves out.
+PARTS = {
+    *("dilated_window", "strided", "fixed_summary", "causal_documents", "adaptive_span", "context_sharding", "halo_2d"),
+    *("hash_buckets", "local_and_strided_heads", "packed_window_alibi", "selected_blocks", "shifted_window_2d"),
+    *("neighborhood_2d", "dilated_neighborhood_1d", "strided_neighborhood_2d"),
 }
 POSITIVE = {"block_causal", "chunked_local", "block_diagonal", "block_local", "spatial_head"}
 
 
-def limits_of(spec: AttentionSpec, *, positive: bool) -> tuple[Limits, ...] | None:
-    return row_limits(summarize_mask(spec.mask), spec.mask, positive=positive)
+def split(spec: AttentionSpec, *, positive: bool) -> tuple[tuple[Limits, ...], Expr]:
+    return split_mask(summarize_mask(spec.mask), spec.mask, positive=positive)
+
+
+def is_limited(spec: AttentionSpec, *, positive: bool) -> bool:
+    """Whether nothing is left of a mask but limits."""
+    return spec.mask is not TRUE and split(spec, positive=positive)[1] is TRUE
 
 
 def variant(mask: str, top: str = "") -> AttentionSpec:
@@ -42,18 +54,20 @@ def variant(mask: str, top: str = "") -> AttentionSpec:
 
 def test_variants_of_the_gallery_that_have_limits():
     specs = {name: call(name).spec for name in gallery()}
-    assert {name for name, spec in specs.items() if limits_of(spec, positive=False)} == ALWAYS
-    assert {name for name, spec in specs.items() if limits_of(spec, positive=True)} == ALWAYS | POSITIVE
+    assert {name for name, spec in specs.items() if is_limited(spec, positive=False)} == ALWAYS
+    assert {name for name, spec in specs.items() if is_limited(spec, positive=True)} == ALWAYS | POSITIVE
+    kept = {name: split(spec, positive=True)[1] for name, spec in specs.items()}
+    assert {name for name, rest in kept.items() if rest not in (TRUE, specs[name].mask)} == PARTS
 
 
-@pytest.mark.parametrize("name", sorted(ALWAYS | POSITIVE))
+@pytest.mark.parametrize("name", sorted(ALWAYS | POSITIVE | PARTS))
 def test_limits_show_the_pairs_that_the_mask_shows(name):
     made = call(name, 40)
     spec, numbers = made.spec, random.Random(name)
-    positive = name in POSITIVE
-    limits = limits_of(spec, positive=positive)
-    assert limits is not None
-    divisors = {str(e.args[1].value) for e in postorder(spec.mask) if e.op is Op.FLOORDIV and e.args[1].op is Op.PARAM}
+    positive = name not in ALWAYS
+    limits, rest = split(spec, positive=positive)
+    divided = [e.args[1] for e in postorder(spec.mask) if e.op in (Op.FLOORDIV, Op.MOD)]
+    divisors = {str(e.value) for e in postorder(*divided) if e.op is Op.PARAM}
     captures = {c.name: t for c, t in zip(spec.captures, made.captures, strict=True)}
     for _ in range(25):
         sizes = {"batch": 1, "heads": 2, "q_len": numbers.randint(1, 20), "kv_len": numbers.randint(1, 20)}
@@ -64,11 +78,13 @@ def test_limits_show_the_pairs_that_the_mask_shows(name):
             else t
             for n, t in captures.items()
         }
-        compare(spec.mask, limits, {**sizes, **parameters, "b": 0, "h": numbers.randint(0, 1)}, values)
+        compare(spec.mask, limits, rest, {**sizes, **parameters, "b": 0, "h": numbers.randint(0, 1)}, values)
 
 
-def compare(mask: Expr, limits: tuple[Limits, ...], inputs: Mapping[str, int], captures: Mapping[str, Any]) -> None:
-    """Whether limits and mask agree at every pair, and limits end inside the sequence."""
+def compare(
+    mask: Expr, limits: tuple[Limits, ...], rest: Expr, inputs: Mapping[str, int], captures: Mapping[str, Any]
+) -> None:
+    """Whether limits and the rest agree with the mask at every pair, and limits end inside the sequence."""
 
     def load(name: str, index: tuple[int, ...]) -> Any:
         return captures[name][index].item()
@@ -81,30 +97,35 @@ def compare(mask: Expr, limits: tuple[Limits, ...], inputs: Mapping[str, int], c
         ]
         assert all(start >= 0 and stop <= inputs["kv_len"] for start, stop in ends)
         for kv_idx in range(inputs["kv_len"]):
-            shown = any(start <= kv_idx < stop for start, stop in ends)
-            assert shown == evaluate(mask, {**row, "kv_idx": kv_idx}, load), (inputs, q_idx, kv_idx)
+            pair = {**row, "kv_idx": kv_idx}
+            shown = any(start <= kv_idx < stop for start, stop in ends) and evaluate(rest, pair, load)
+            assert shown == evaluate(mask, pair, load), (inputs, q_idx, kv_idx)
 
 
 @pytest.mark.parametrize(
-    ("mask", "top"),
+    ("mask", "top", "left"),
     [
-        ("q_idx >= kv_idx and q_idx % 3 == kv_idx % 3", ""),
-        ("q_idx >= kv_idx and kv_idx != 5 and kv_idx != 9", ""),
-        ("q_idx * q_idx >= kv_idx * kv_idx", ""),
-        ("q_idx // block == kv_idx // block", "(block: int = 4)"),  # a divisor may be negative
-        ("(q_idx - kv_idx) * 2 >= 1 and (q_idx + kv_idx) % 2 == 0", ""),
+        ("q_idx >= kv_idx and q_idx % 3 == kv_idx % 3", "", 1),
+        ("q_idx * q_idx >= kv_idx * kv_idx", "", 1),
+        ("q_idx // block == kv_idx // block", "(block: int = 4)", 1),  # a divisor may be negative
+        ("(q_idx - kv_idx) * 2 >= 1 and (q_idx + kv_idx) % 2 == 0 and q_idx ^ kv_idx != 3", "", 2),
+        ("q_idx >= kv_idx or q_idx % 3 == kv_idx % 3", "", 1),
+        ("q_idx * q_idx <= kv_idx and 7 > kv_idx and 1 < kv_idx", "", 0),
     ],
 )
-def test_other_masks_keep_their_predicate(mask, top):
-    assert limits_of(variant(mask, top), positive=False) is None
+def test_what_is_no_limit_is_left_of_the_mask(mask, top, left):
+    spec = variant(mask, top)
+    limits, rest = split(spec, positive=False)
+    assert len([each for each in parts(Op.AND, rest) if each is not TRUE]) == left
+    inputs = {"batch": 1, "heads": 1, "q_len": 12, "kv_len": 9, "b": 0, "h": 0, "block": -4}
+    compare(spec.mask, limits, rest, inputs, {})
 
 
-def test_one_hidden_key_makes_two_ranges():
+def test_one_hidden_key_leaves_two_ranges_or_a_predicate():
     spec = variant("q_idx >= kv_idx and kv_idx != 5")
-    limits = limits_of(spec, positive=False)
-    assert limits is None or len(limits) == 2
-    if limits is not None:
-        compare(spec.mask, limits, {"batch": 1, "heads": 1, "q_len": 12, "kv_len": 9, "b": 0, "h": 0}, {})
+    limits, rest = split(spec, positive=False)
+    assert len(limits) == 2 or rest is not TRUE
+    compare(spec.mask, limits, rest, {"batch": 1, "heads": 1, "q_len": 12, "kv_len": 9, "b": 0, "h": 0}, {})
 
 
 CHUNKS = (
@@ -122,9 +143,9 @@ def chunks(size: int) -> str:
 
 def test_divisors_are_positive_where_the_call_says_so():
     assert chunks(100) == chunks(7)
-    assert "columns_before" in chunks(100)
-    assert "columns_before" not in chunks(-100)
-    assert "columns_before" not in chunks(0)
+    assert "row_start" in chunks(100)
+    assert "row_start" not in chunks(-100)
+    assert "row_start" not in chunks(0)
 
 
 @pytest.mark.parametrize("size", [100, 7, -100])
@@ -141,8 +162,8 @@ def test_chunks_agree_with_the_reference_whatever_their_sign(size):
 def test_limits_of_wrong_rows_are_seen(monkeypatch):
     right = kernels.draw_limits
 
-    def wrong(*given: Any) -> str:
-        return right(*given).replace("row_stop - kv_start", "row_stop + 1 - kv_start")
+    def wrong(*given: Any, **options: Any) -> str:
+        return right(*given, **options).replace("row_stop - kv_start", "row_stop + 1 - kv_start")
 
     spec = variant("q_idx >= kv_idx and q_idx - kv_idx < 37")  # a spec of its own: drawn here for the first time
     numbers = torch.Generator().manual_seed(1)
@@ -162,7 +183,7 @@ SHARES = {"causal": 0.8, "sliding_window": 0.75, "block_causal": 0.6}
 @pytest.mark.parametrize("name", SHARES)
 def test_limits_take_fewer_instructions(name, monkeypatch):
     limited = compiled(name)
-    monkeypatch.setattr(kernels, "row_limits", lambda *_, **__: None)
+    monkeypatch.setattr(kernels, "split_mask", lambda shape, mask, **_: ((Limits(None, KV_LEN),), mask))
     assert limited.length < SHARES[name] * compiled(name).length
 
 

@@ -41,6 +41,14 @@ def product_layout(columns):
     return gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, columns, 16])
 
 
+@gluon.jit
+def columns_before(limit, layout: gl.constexpr):
+    """Which columns of a tile lie before the limit of each row. A thread holds two columns of every eight: which two is
+    taken off the limit, and what is left of a column is a constant of the machine code."""
+    column = gl.arange(0, TILE_KV, layout=gl.SliceLayout(0, layout))[None, :]
+    return (column & -7) < limit - (column & 6)
+
+
 @gluon.constexpr_function
 def barrier_text(action, threads):
     return f"barrier.{action} $1, {threads}; mov.u32 $0, 0;"
@@ -231,9 +239,8 @@ def consume(
             kv_start = gl.minimum(gl.maximum(kv_start, 0), (gl.cdiv(kv_len, TILE_KV) - 1) * TILE_KV)
             kv_row = kv_start + gl.arange(0, TILE_KV, layout=column_layout)
             kv_idx = gl.minimum(kv_row, kv_len - 1)[None, :]
-            in_range = (kv_row < kv_len)[None, :]
             pair_is_equal = query_doc_ids == gl.load(doc_ids_ptr + b * doc_ids_stride_0 + kv_idx)  # <string>:7
-            dot = gl.where(in_range & pair_is_equal, dot, float("-inf"))
+            dot = gl.where(columns_before(kv_len - kv_start, dot_layout) & pair_is_equal, dot, float("-inf"))
             row_max = gl.max(dot, 1) * scale_log2
             shift = gl.where(row_max == float("-inf"), 0.0, row_max)  # a row that has seen no key yet
             weight = gl.exp2(dot * scale_log2 - shift[:, None])
@@ -256,9 +263,8 @@ def consume(
                     kv_start = gl.minimum(gl.maximum(kv_start, 0), (gl.cdiv(kv_len, TILE_KV) - 1) * TILE_KV)
                     kv_row = kv_start + gl.arange(0, TILE_KV, layout=column_layout)
                     kv_idx = gl.minimum(kv_row, kv_len - 1)[None, :]
-                    in_range = (kv_row < kv_len)[None, :]
                     pair_is_equal = query_doc_ids == gl.load(doc_ids_ptr + b * doc_ids_stride_0 + kv_idx)  # <string>:7
-                    dot = gl.where(in_range & pair_is_equal, dot, float("-inf"))
+                    dot = gl.where(columns_before(kv_len - kv_start, dot_layout) & pair_is_equal, dot, float("-inf"))
 
                 new_max = gl.maximum(row_max, gl.max(dot, 1) * scale_log2)
                 shift = gl.where(new_max == float("-inf"), 0.0, new_max)

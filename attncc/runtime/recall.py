@@ -118,7 +118,7 @@ class Memory:
     def keep(self, first: TritonProgram, gluon: tuple[bool, bool], guards_reads: bool, loaded: Loaded) -> None:
         """Keep what was settled, beginning with the program `first`, for processes to come."""
         variant = loaded.program.variant
-        if loaded.outline.hosted or self.differentiable is None or not _is_settled_for_all():
+        if loaded.outline.hosted or self.differentiable is None or not _is_settled_for_all(first, loaded, self.device):
             return
         if sources_digest() != _own_sources():  # they have changed since this process began
             return
@@ -201,9 +201,15 @@ def _plain_kernel(kernel: Kernel) -> dict[str, Any]:
     }
 
 
-def _is_settled_for_all() -> bool:
-    """Whether what was settled here is what every process would settle: all choices could be compiled, as usual."""
-    return triton_build.compile_refusal() is None and not triton_version.debugging_variables()
+def _is_settled_for_all(first: TritonProgram, loaded: Loaded, device: torch.device) -> bool:
+    """Whether what was settled here is what every process would settle: each choice could be compiled, as usual, or
+    none had to be, since the first fits."""
+    if triton_build.compile_refusal() is None:
+        return not triton_version.debugging_variables()
+    from attncc.runtime.tuned import with_winners  # late: what is found in the cache needs no schedules
+
+    wanted = with_winners(first, torch.cuda.get_device_name(device)).passes
+    return {n: e.kernel for n, e in wanted.items()} == {n: e.kernel for n, e in loaded.program.passes.items()}
 
 
 def _is_of_form(spec: Any) -> bool:

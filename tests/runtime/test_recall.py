@@ -204,6 +204,25 @@ def test_nothing_is_kept_where_not_every_choice_can_be_compiled(machine, monkeyp
     assert recall.KIND not in kinds
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_where_nothing_may_be_compiled_only_first_choices_are_kept(machine, monkeypatch, fits):
+    settled = machine()
+    if not fits:  # the first choice spills
+        monkeypatch.setattr(triton_fit, "_excess", lambda built, program, kernel: float(kernel.num_warps == 8))
+    call("causal")
+    for found in default_store().survey():
+        if found.manifest["identity"]["kind"] == recall.KIND:
+            default_store().remove(found.key)
+    monkeypatch.setenv("ATTNCC_DISABLE_JIT", "1")
+    machine()
+    before = call("causal")
+    assert settled != []
+    machine()
+    assert call("causal") == before
+    assert (settled == []) == fits
+    assert pretended.COMPILED == []
+
+
 def lowered(text: str, facts: Facts, **options):
     problem = Problem("bfloat16", 64, 64, 4, 4, facts=facts, **options)
     return pipeline.lower(parse(f"attn 1\nattention it:\n{text}"), problem, Target("triton", "cuda", "sm_80"))

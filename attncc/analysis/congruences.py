@@ -22,7 +22,7 @@ from attncc.ir import FALSE, Expr, Op, apply, const, node
 from attncc.ir.expr import Scalar
 
 #: Of more pairs of a lower and an upper bound than this the largest is compared with the least instead.
-MAX_PAIRS: Final = 16
+MAX_PAIRS: Final = 9
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from attncc.ir import Expr
 
 #: Systems that grow beyond this are given up: the analysis then falls back on intervals.
 MAX_CONSTRAINTS: Final = 160
+#: Of more pairs of bounds on a variable that stands in an equation only those with the equation are taken.
+MANY_PAIRS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,8 @@ def eliminate(
     """
     sides = split(numbers, constraints, variable)
     made, exact = list(sides.rest), sides.complete
-    halves = _equation(sides) if last and eliminated == 1 else ()
+    many = len(sides.lowers) * len(sides.uppers) > MANY_PAIRS
+    halves = _equation(sides) if many and last and eliminated == 1 else ()
     for lower in sides.lowers:
         for upper in sides.uppers:
             if halves and lower.constraint is not halves[0] and upper.constraint is not halves[1]:

@@ -22,6 +22,7 @@ from tests.gluon.inspect import Instructions, inspect_kernel
 from tests.gluon.launch import simulated
 from tests.gluon.rendered import HOPPER, call
 from tests.runtime.triton.cases import Case, dense, errors, outcome, triton
+from tests.share import share
 
 #: Variants of the gallery whose masks are limits of rows, whatever their parameters, and where these are positive.
 ALWAYS = {
@@ -126,6 +127,29 @@ def test_one_hidden_key_leaves_two_ranges_or_a_predicate():
     limits, rest = split(spec, positive=False)
     assert len(limits) == 2 or rest is not TRUE
     compare(spec.mask, limits, rest, {"batch": 1, "heads": 1, "q_len": 12, "kv_len": 9, "b": 0, "h": 0}, {})
+
+
+def drawn(numbers: random.Random, depth: int = 2) -> str:
+    """A mask of comparisons of sums, products, quotients and remainders of positions and the parameters w and c."""
+    if depth and numbers.random() < 0.65:
+        joint = numbers.choice([" and ", " and ", " or "])
+        return f"({joint.join(drawn(numbers, depth - 1) for _ in range(numbers.randint(2, 3)))})"
+    forms = ("{0}", "{0}", "{0} + {1}", "{0} - w", "2 * {0}", "{0} * w", "{0} // 3", "{0} // c", "{0} % c", "w * c")
+    sides = [numbers.choice(forms).format(name, numbers.randint(-4, 4)) for name in ("q_idx", "kv_idx")]
+    numbers.shuffle(sides)
+    return numbers.choice(["<", "<=", ">", ">=", "=="]).join(f" {side} " for side in sides)
+
+
+@pytest.mark.parametrize("seed", range(share(160)))
+def test_random_masks_are_their_limits_and_what_is_left(seed):
+    numbers = random.Random(seed)
+    spec, positive = variant(drawn(numbers), "(w: int = 3, c: int = 4)"), bool(seed % 2)
+    limits, rest = split(spec, positive=positive)
+    for _ in range(6):
+        inputs = {"batch": 1, "heads": 1, "b": 0, "h": 0, "w": numbers.randint(-5, 9)}
+        inputs |= {name: numbers.randint(1, 14) for name in ("q_len", "kv_len")}
+        inputs["c"] = numbers.choice((1, 2, 3, 4, 7) if positive else (-3, -1, 1, 2, 5))
+        compare(spec.mask, limits, rest, inputs, {})
 
 
 CHUNKS = (

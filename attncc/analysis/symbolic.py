@@ -145,9 +145,8 @@ class ExprNumbers:
             values = {each: self.samples.values(each) for each in operands}
             wrong = operator.lt if op is Op.MIN else operator.gt
             for mine in operands:
-                own = values[mine]
-                others = (o for o in left if o is not mine and True not in map(wrong, own, values[o]))
-                if any(self._is_certain(*((o, mine) if op is Op.MIN else (mine, o))) for o in others):
+                possible = (o for o in left if o is not mine and True not in map(wrong, values[mine], values[o]))
+                if any(self._is_certain(*((o, mine) if op is Op.MIN else (mine, o))) for o in possible):
                     left.remove(mine)
         result = left[0]
         for each in left[1:]:
@@ -163,15 +162,14 @@ class ExprNumbers:
         return self.holds(difference(b, a, self.forms))
 
     def is_ordered(self, a: Expr, b: Expr) -> bool:
-        """Whether a <= b in every call, of Index expressions that are known: as `le`, without the expression."""
+        """Whether a <= b in every call, of Index expressions that are known."""
         return not self.samples.refute_order(a, b) and self._is_certain(a, b)
 
     def _is_certain(self, a: Expr, b: Expr) -> bool:
         """`is_ordered` of what the samples do not refute."""
-        found = self.orders.get((a, b))
-        if found is None:
-            found = self.orders[a, b] = self.is_nonnegative(difference(b, a, self.forms))
-        return found
+        if (a, b) not in self.orders:
+            self.orders[a, b] = self.is_nonnegative(difference(b, a, self.forms))
+        return self.orders[a, b]
 
     def holds(self, form: Form) -> Expr:
         """The condition form >= 0, True or False where the facts decide it."""

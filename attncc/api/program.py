@@ -74,6 +74,15 @@ _LOCK = threading.Lock()
 _UNTRACED: list[Callable[..., Reading]] = []
 
 
+def arranged(spec: AttentionSpec) -> AttentionSpec:
+    """The spec with its parameters in the order in which kernels take them, the same for every author."""
+    if len(spec.parameters) < 2:
+        return spec
+    from attncc.passes.arrange import arrange  # late: most variants have one parameter at most
+
+    return arrange(spec)
+
+
 def program_of(spec: AttentionSpec) -> Program:
     """The program of a spec that is not Python."""
     return Program(spec, remember(spec))
@@ -163,7 +172,9 @@ def _remembered(found: Hashable, score_mod: Function | None, mask_mod: Function 
 
 def _traced(score_mod: Function | None, mask_mod: Function | None, name: str | None) -> Program:
     traced = trace_functions(score_mod, mask_mod, name)
-    return Program(traced.spec, remember(traced.spec), traced)
+    spec = arranged(traced.spec)
+    traced = replace(traced, spec=spec, parameters=tuple(each.name for each in spec.parameters))
+    return Program(spec, remember(spec), traced)
 
 
 def clear() -> None:

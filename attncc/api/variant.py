@@ -16,7 +16,7 @@ from attncc.api.inputs import check_inputs, kind_of
 from attncc.api.lowering import Call, lowered, make_call
 from attncc.api.options import Options, check_options
 from attncc.api.pickling import frozen, travels
-from attncc.api.program import Function, Program, Reading, program_of, read_functions
+from attncc.api.program import Function, Program, Reading, arranged, program_of, read_functions
 from attncc.api.values import check_names
 from attncc.api.warm import attend, options_of
 from attncc.errors import InputError
@@ -54,7 +54,7 @@ class Variant:
         self._name = spec.name
         self._functions = (score_mod, mask_mod)
         self._values = dict(values or {})
-        self._program: Program | None = None if self._is_python else program_of(spec)
+        self._program: Program | None = None if self._is_python else program_of(arranged(spec))
         self._meaning = meaning_now(self._read)
 
     @property

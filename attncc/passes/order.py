@@ -26,9 +26,24 @@ def order(mask: Expr, spec: AttentionSpec) -> Expr:
 
 def ordered(root: Expr, spec: AttentionSpec) -> Mapping[Expr, Expr]:
     """What each expression below the root becomes."""
-    numbers = {(Op.PARAM, p.name): i for i, p in enumerate(spec.parameters)}
-    numbers |= {(Op.LOAD, c.name): i for i, c in enumerate(spec.captures)}
+    return _ordered(root, _Keys(_numbers(spec)))
+
+
+def digest(root: Expr, spec: AttentionSpec, chosen: str) -> str:
+    """What tells the role of one parameter in an expression, the others taken for one another; no name counts."""
+    numbers = {
+        each: int(each == (Op.PARAM, chosen)) if each[0] is Op.PARAM else i for each, i in _numbers(spec).items()
+    }
     keys = _Keys(numbers)
+    return keys.digest(_ordered(root, keys)[root])
+
+
+def _numbers(spec: AttentionSpec) -> dict[tuple[Op, str], int]:
+    numbers = {(Op.PARAM, p.name): i for i, p in enumerate(spec.parameters)}
+    return numbers | {(Op.LOAD, c.name): i for i, c in enumerate(spec.captures)}
+
+
+def _ordered(root: Expr, keys: _Keys) -> Mapping[Expr, Expr]:
     done: dict[Expr, Expr] = {}
     for expr in postorder(root):
         made = with_args(expr, tuple(done[arg] for arg in expr.args))
@@ -147,14 +162,15 @@ class _Keys:
 
     def part(self, expr: Expr) -> tuple[int, str]:
         """Small parts first."""
-        return len(postorder(expr)), self._digest(expr)
+        return len(postorder(expr)), self.digest(expr)
 
     def side(self, expr: Expr) -> tuple[bool, bool, bool, int, str]:
         """The larger one stands on the left, a number on the right."""
         found = postorder(expr)
-        return Q_IDX in found, KV_IDX in found, expr.op is not Op.CONST, len(found), self._digest(expr)
+        return Q_IDX in found, KV_IDX in found, expr.op is not Op.CONST, len(found), self.digest(expr)
 
-    def _digest(self, root: Expr) -> str:
+    def digest(self, root: Expr) -> str:
+        """Equal for what differs in names only."""
         for expr in postorder(root):
             if expr not in self.digests:
                 value = self.numbers.get((expr.op, str(expr.value)), repr(expr.value))

@@ -149,10 +149,17 @@ class Axis:
         conditions = [*conjunction.guards, *(self.numbers.holds(rest.form) for rest in sides.rest)]
         bounds = self._bounds(sides)
         start, stop = self._range(*bounds)
+        full = full and not self._is_thin(conjunction.forms)
         full_start, full_stop = self._full(conjunction, start, stop) if full else (const(0), const(0))
         when = self.numbers.all_of(conditions)
         exact = exact and sides.complete and not conjunction.others
         return Projection(*bounds, start, stop, full_start, full_stop, when, exact)
+
+    def _is_thin(self, forms: Sequence[Form]) -> bool:
+        """Whether an equation leaves at most one target for each position: a full range would hold one at most."""
+        mine = [form for form in forms if (self.target,) in form.terms and is_linear(form)]
+        keys = {(form.key(), form.constant) for form in mine}
+        return any((opposite.key(), opposite.constant) in keys for opposite in (form.scaled(-1) for form in mine))
 
     def bounds(self, conjunction: Conjunction) -> list[Constraint]:
         """What follows of the target from a conjunction, with the steps that lead there."""

@@ -11,7 +11,6 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from attncc.analysis.linear import ONE, Form, expression, form_of, is_zero, operated, shifted
@@ -37,7 +36,8 @@ class _Row:
 
     def constant(self, distance: int) -> int:
         """That of the strongest one."""
-        return min((constant + growth * distance) // divisor for constant, growth, divisor in self.constants)
+        found = [(constant + growth * distance) // divisor for constant, growth, divisor in self.constants]
+        return found[0] if len(found) == 1 else min(found)
 
 
 class Lines:
@@ -51,7 +51,7 @@ class Lines:
         self.numbers, self.y = numbers, y
         self.sign = 1 if form.terms[x,] > 0 else -1
         a, b = self.sign * form.terms[x,], self.sign * form.terms.get((y,), 0)
-        self.level = form.without(x, y).scaled(-self.sign)  # of the line at distance 0: a*x + b*y = level
+        self.level = _others(form, x, y, -self.sign)  # of the line at distance 0: a*x + b*y = level
         self.shared = math.gcd(a, b)
         self.step = a // self.shared
         # b*y = level modulo a, so y = level / shared * (b / shared)**-1 modulo a / shared
@@ -72,7 +72,7 @@ class Lines:
         x, y = xy
         a, b = ab
         times = form.terms.get((x,), 0)
-        rest = form.without(x, y).scaled(a).plus(self.level, times)
+        rest = _others(form, x, y, a).plus(self.level, times)
         factor = a * form.terms.get((y,), 0) - times * b
         shared = math.gcd(factor, *rest.terms.values()) or 1
         plain = Form({m: c // shared for m, c in rest.terms.items()} if shared > 1 else rest.terms)
@@ -143,20 +143,35 @@ def _is_far(lower: Bound, upper: Bound) -> bool:
 
 def _bound(bound: Bound, y: Expr) -> Expr:
     """e // factor: the largest y with e - factor * y >= 0, and the negative of the least with factor * y + e >= 0."""
-    return _quotient(expression(bound.constraint.form.without(y)), bound.factor.constant)
+    return _quotient(expression(_others(bound.constraint.form, y, y)), bound.factor.constant)
 
 
 def _quotient(rest: Expr, factor: int) -> Expr:
-    return rest if factor == 1 else operated(Op.FLOORDIV, rest, const(factor))
+    if factor == 1:
+        return rest
+    if rest.op is Op.CONST:
+        return operated(Op.FLOORDIV, rest, const(factor))
+    return node(Op.FLOORDIV, (rest, const(factor)), None, Scalar.INDEX)
 
 
 def _holds_one(lowers: Iterable[Expr], uppers: Iterable[Expr], step: int, start: Expr) -> Expr:
     """The condition that some y = start modulo step has y <= each upper and -y <= each lower."""
     # quotients of different divisors are hardly ever in a known order: it is not looked for
-    above, below = (functools.reduce(partial(operated, Op.MIN), bounds) for bounds in (lowers, uppers))
+    above, below = functools.reduce(_least, lowers), functools.reduce(_least, uppers)
     first = below if start is const(0) else operated(Op.SUB, below, start)
     beyond = const(0) if step == 1 else operated(Op.MOD, first, const(step))
     return apply(Op.GE, operated(Op.ADD, below, above), beyond)
+
+
+def _least(a: Expr, b: Expr) -> Expr:
+    if a.op is b.op is Op.CONST:
+        return operated(Op.MIN, a, b)
+    return node(Op.MIN, (a, b), None, Scalar.INDEX)
+
+
+def _others(form: Form, x: Expr, y: Expr, factor: int = 1) -> Form:
+    """factor * form without the terms of x and y, which stand in no products."""
+    return Form({m: c * factor for m, c in form.terms.items() if m not in ((x,), (y,))}, form.constant * factor)
 
 
 def _with(rest: Form, y: Expr, factor: int, constant: int) -> Form:

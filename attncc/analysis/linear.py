@@ -203,7 +203,9 @@ def shifted(base: Expr, constant: int) -> Expr:
     if base.op is Op.CONST:
         assert isinstance(base.value, int)
         return const(base.value + constant)
-    return _raw(Op.ADD if constant > 0 else Op.SUB, base, const(abs(constant))) if constant else base
+    if not constant:
+        return base
+    return node(Op.ADD if constant > 0 else Op.SUB, (base, const(abs(constant))), None, Scalar.INDEX)
 
 
 def _term(monomial: Monomial, coefficient: int) -> Expr:

@@ -299,15 +299,15 @@ class ExprNumbers:
     def _without_quotients(self, form: Form) -> list[Form]:
         """Lower bounds of the form (or of a positive multiple): d * (x // d) lies between x - d + 1 and x."""
         wider: list[Form] = []
+        done: set[Expr] = set()
         for monomial in form.terms:
             quotients = [a for a in monomial if a.op is Op.FLOORDIV and self.fact(a.args[1]).lo > 0]
             for atom in quotients[:1]:
-                bound = self._without(form, atom)
-                if bound is not None:
+                done.add(atom)
+                if (bound := self._without(form, atom)) is not None:
                     wider.append(bound)
-                    wider += [
-                        b for m in bound.terms for a in m if a.op is Op.FLOORDIV and (b := self._without(bound, a))
-                    ]
+                    rest = [a for m in bound.terms for a in m if a.op is Op.FLOORDIV and a not in done]
+                    wider += [b for a in rest if (b := self._without(bound, a))]
         return wider
 
     def _without(self, form: Form, quotient: Expr) -> Form | None:

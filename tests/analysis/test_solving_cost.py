@@ -6,6 +6,7 @@ measured, 2026-11); 3.12 and 3.13 make fewer calls for the same work.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -17,7 +18,7 @@ from attncc.analysis import linear, logic, shape
 from attncc.analysis.bands import summarize_mask
 from attncc.ir import Expr, Op
 from tests.analysis.masks import make
-from tests.analysis.test_bands import Fragment
+from tests.analysis.test_bands import Fragment, _combination
 from tests.analysis.test_gallery_masks import MASKS, SPECS
 from tests.share import share
 
@@ -57,6 +58,14 @@ def test_a_mask_of_the_gallery_is_solved_in_100_ms(name: str) -> None:
 def test_random_masks_of_the_fragment_are_solved_in_100_ms() -> None:
     found = sorted((solving(Fragment(seed).mask(3)), seed) for seed in range(share(1000)))
     print(f"median {found[len(found) // 2][0]:,} calls, most {found[-1][0]:,} (seed {found[-1][1]})")
+    assert found[-1][0] < CALLS
+
+
+def test_combinations_of_half_planes_are_solved_in_100_ms() -> None:
+    r = random.Random(77)
+    masks = [_combination(r, 8, 16) for _ in range(share(200))]
+    found = sorted((solving(mask), number) for number, mask in enumerate(masks))
+    print(f"median {found[len(found) // 2][0]:,} calls, most {found[-1][0]:,} (mask {found[-1][1]})")
     assert found[-1][0] < CALLS
 
 

@@ -36,8 +36,11 @@ class _Row:
 
     def constant(self, distance: int) -> int:
         """That of the strongest one."""
-        found = [(constant + growth * distance) // divisor for constant, growth, divisor in self.constants]
-        return found[0] if len(found) == 1 else min(found)
+        (first, growth, divisor), *rest = self.constants
+        least = (first + growth * distance) // divisor
+        for constant, growth, divisor in rest:
+            least = min(least, (constant + growth * distance) // divisor)
+        return least
 
 
 class Lines:
@@ -92,7 +95,8 @@ class Lines:
         quotients: tuple[dict[Expr, None], dict[Expr, None]] = ({}, {})
         for row, constant in rows:
             if row.factor:
-                quotients[row.factor < 0][_quotient(shifted(row.base, constant), abs(row.factor))] = None
+                factor = row.factor if row.factor > 0 else -row.factor
+                quotients[row.factor < 0][_quotient(shifted(row.base, constant), factor)] = None
                 continue
             needed.append(self.numbers.holds(Form(row.rest.terms, constant)))
             if needed[-1] is FALSE:

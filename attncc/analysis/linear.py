@@ -203,9 +203,9 @@ def shifted(base: Expr, constant: int) -> Expr:
     if base.op is Op.CONST:
         assert isinstance(base.value, int)
         return const(base.value + constant)
-    if not constant:
-        return base
-    return node(Op.ADD if constant > 0 else Op.SUB, (base, const(abs(constant))), None, Scalar.INDEX)
+    if constant < 0:
+        return node(Op.SUB, (base, const(-constant)), None, Scalar.INDEX)
+    return node(Op.ADD, (base, const(constant)), None, Scalar.INDEX) if constant else base
 
 
 def _term(monomial: Monomial, coefficient: int) -> Expr:

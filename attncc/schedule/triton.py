@@ -78,6 +78,8 @@ class Schedules:
         return (self, *(replace(self, **{name: schedule}) for schedule in further))  # type: ignore[arg-type]  # a pass
 
 
+FASTEST: Final = "fastest of those measured that keep their values in registers"
+HOPPER_CHOICE: Final = "products run beside weights, and all values are in registers (machine code; not timed)"
 MEASURED: Final = "H100, bf16, B2 S8192 H*D 2048, full and causal, 2026-11-23"
 #: For 16-bit inputs, by head size held in the kernel (a power of two).
 ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
@@ -119,9 +121,29 @@ TABULATED_ROWS: Final[dict[str, dict[int, tuple[Row, ...]]]] = {
     "forward": {128: ((64, 32, 4, 3), *ROWS["forward"][128])},
     "backward_kv": ROWS["backward_kv"],
 }
-#: On Hopper, for 16-bit inputs, before those above: with three stages and more a product runs beside what does not need
-#: it (with two, ptxas lets none do). Schedules by head size, for masks whose tiles are closed forms.
-HOPPER: Final[dict[str, dict[int, tuple[TritonSchedule, ...]]]] = {}
+#: On Hopper, for 16-bit inputs, before those above, by head size. With three stages and more a product runs beside what
+#: does not need it; with two, ptxas lets none do, unless a product is begun ahead.
+HOPPER: Final[dict[str, dict[int, tuple[TritonSchedule, ...]]]] = {
+    "forward": {128: (TritonSchedule(128, 64, 8, 3, ahead=True),)},
+    "backward_q": {
+        128: (
+            TritonSchedule(128, 64, 8, 3, ahead=True, registers=True),
+            TritonSchedule(128, 64, 8, 3, ahead=True),
+        ),
+    },
+    "backward_kv": {
+        128: (
+            TritonSchedule(32, 128, 8, 3, ahead=True, registers=True),
+            TritonSchedule(32, 128, 8, 3, registers=True),
+            TritonSchedule(32, 128, 8, 3),
+        ),
+        256: (TritonSchedule(32, 64, 8, 2, ahead=True),),
+    },
+}
+#: The same where query heads share key heads, in the pass over keys.
+HOPPER_GROUPED: Final[dict[str, dict[int, tuple[TritonSchedule, ...]]]] = {
+    "backward_kv": {128: (TritonSchedule(32, 128, 8, 3),)}
+}
 #: For float32, whose products run on the ordinary units in full precision. Triton unrolls them: with more than 512 of a
 #: product in each thread, kernels spill in some variants and take seconds to compile. First come tiles that spill in
 #: none of nine variants and read shared memory seldom: rows of both factors of `q @ k.T` begin in the same bank, so
@@ -226,28 +248,47 @@ def _choose(name: str, problem: Problem, target: Target, tabulated: bool) -> tup
     limit = SHARED_LIMITS.get(target.arch or "", DEFAULT_LIMIT) * 1024
     fitting = tuple(row for row in rows if shared_bytes(row, problem, name) <= limit) or rows[-1:]
     schedules = (TritonSchedule(*row, _reasons(row, problem, rows)) for row in fitting)
-    first = _hopper(name, problem, target, tabulated)
+    first = _hopper(name, problem, target)
     return tuple(dict.fromkeys(_asked(schedule, problem) for schedule in (*first, *schedules)))
 
 
-def _hopper(name: str, problem: Problem, target: Target, tabulated: bool) -> tuple[TritonSchedule, ...]:
+def _hopper(name: str, problem: Problem, target: Target) -> tuple[TritonSchedule, ...]:
     """What is tried first on Hopper; the interpreter, which has no arch, runs the same forms."""
     if target.arch not in (None, "sm_90") or problem.dtype == "float32":
         return ()
-    width = _width(problem)
-    return HOPPER.get(name, {}).get(width, ())
+    table = HOPPER_GROUPED if name == "backward_kv" and problem.heads != problem.kv_heads else HOPPER
+    rows = table.get(name, {}).get(_width(problem), ())
+    limit = SHARED_LIMITS["sm_90"] * 1024
+    fitting = [s for s in rows if shared_bytes(_row(s), problem, name, ahead=s.ahead) <= limit]
+    return tuple(replace(s, reasons=(_reason(s),)) for s in fitting)
 
 
-def shared_bytes(row: Row, problem: Problem, name: str, pair_bytes: int = 0) -> int:
+def _row(schedule: TritonSchedule) -> Row:
+    return schedule.tile_q, schedule.tile_kv, schedule.num_warps, schedule.num_stages
+
+
+def _reason(schedule: TritonSchedule) -> str:
+    """Why a schedule of the tables for Hopper runs."""
+    tile_q, tile_kv, warps, stages = _row(schedule)
+    forms = ", each step begins a product of the next tile" * schedule.ahead
+    forms += ", the owned tile in registers" * schedule.registers
+    how = f"tiles of {tile_q} queries x {tile_kv} keys, {warps} warps, {stages} stages{forms}"
+    return f"{how}: {HOPPER_CHOICE}"
+
+
+def shared_bytes(row: Row, problem: Problem, name: str, pair_bytes: int = 0, *, ahead: bool = False) -> int:
     """The most shared memory that a kernel takes: the tiles in flight, those that it owns, and what reductions need.
 
-    `pair_bytes` is what captured tensors take for each pair, where both positions index them.
+    `pair_bytes` is what captured tensors take for each pair, where both positions index them; `ahead` says that a
+    product of the next tile begins in each step.
     """
     tile_q, tile_kv, _, stages = row
     head, value = head_tile(problem.head_dim), head_tile(problem.value_dim)
     size = 4 if problem.dtype == "float32" else 2
     owned, walked = (tile_kv, tile_q) if name == "backward_kv" else (tile_q, tile_kv)
     in_flight = stages * walked * (head + value)
+    if ahead:
+        in_flight += walked * {"forward": head + value, "backward_kv": (stages + 1) * value}.get(name, value)
     kept = owned * (head if name == "forward" else head + value)
     of_pairs = pair_bytes * max(stages - 1, 1) + (0 if name == "forward" else 2 * size)
     return size * (in_flight + kept) + tile_q * tile_kv * of_pairs + REDUCTIONS
@@ -255,7 +296,7 @@ def shared_bytes(row: Row, problem: Problem, name: str, pair_bytes: int = 0) -> 
 
 def _reasons(row: Row, problem: Problem, rows: tuple[Row, ...]) -> tuple[str, ...]:
     tile_q, tile_kv, warps, stages = row
-    first, where = "fastest of those measured that keep their values in registers", MEASURED
+    first, where = FASTEST, MEASURED
     if problem.dtype == "float32":
         first, how = "reads shared memory seldom", "in full precision on the ordinary units"
         if problem.tf32:

@@ -10,7 +10,7 @@ from attncc import pipeline
 from attncc.emit.triton.program import TritonProgram
 from attncc.frontend.parse import parse
 from attncc.schedule import Facts, Gradients, Problem, Target
-from attncc.schedule.triton import TritonSchedule
+from attncc.schedule.triton import HOPPER, TritonSchedule
 from tests.gluon.inspect import inspect_kernel
 
 SPECS = {
@@ -49,10 +49,10 @@ def test_kernels_read_well(name, golden):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", AHEAD)
-def test_products_run_beside_weights(kernel):
-    """One wait in each step of the first loop, two in the second, which begins nothing ahead; none is put in."""
-    emitted = next(p.passes[kernel] for p in programs("causal", 128) if kernel in p.passes)
-    found = inspect_kernel(emitted.kernel)
-    assert not found.serialized
-    assert not found.spill_stores
+@pytest.mark.parametrize(("kernel", "dim"), [(kernel, dim) for kernel, rows in HOPPER.items() for dim in rows])
+def test_products_on_hopper_run_beside_weights(kernel, dim):
+    for schedule in HOPPER[kernel][dim]:
+        emitted = next(p.passes[kernel] for p in programs("causal", dim, {kernel: schedule}) if kernel in p.passes)
+        found = inspect_kernel(emitted.kernel)
+        assert not found.serialized, schedule
+        assert not found.spill_stores, schedule

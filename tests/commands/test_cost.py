@@ -57,6 +57,18 @@ def test_tiles_are_those_of_the_explanation(name):
     assert found["skipped"] == copies * explained.skipped
 
 
+@pytest.mark.parametrize(("name", "how"), [("window", ""), ("packed", ", with the captured tensors of this call")])
+def test_how_tiles_were_counted_speaks_of_captured_tensors_where_there_are_some(monkeypatch, name, how):
+    from attncc.analysis import count
+
+    closed = cost(name, "-q", 700)["tiles"]
+    monkeypatch.setattr(count, "MAX_TESTS", -1)  # too many tiles to be tested one by one: whole rows are tested
+    found = cost(name, "-q", 700)["tiles"]
+    assert found.pop("how") == f"each tile tested{how}"
+    closed.pop("how")
+    assert found == closed
+
+
 @pytest.mark.parametrize("gluon", [True, False])
 def test_tiles_on_hopper_are_those_of_the_kernel_that_would_run(gluon, monkeypatch):
     from attncc import pipeline

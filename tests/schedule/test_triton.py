@@ -14,7 +14,7 @@ from attncc.schedule.triton import ROWS, SHARED_LIMITS, choose_triton_schedules,
 
 PLAIN = Problem("bfloat16", 128, 128, 8, 8, gradients=Gradients())
 GROUPED = replace(PLAIN, kv_heads=2)
-AMPERE, HOPPER = (Target("triton", "cuda", arch) for arch in ("sm_80", "sm_90"))
+AMPERE, HOPPER, BLACKWELL = (Target("triton", "cuda", arch) for arch in ("sm_80", "sm_90", "sm_100"))
 
 
 def row(schedule):
@@ -57,6 +57,14 @@ def test_tile_sizes_that_are_asked_for_are_taken_or_refused():
 
 
 def test_the_first_choice_says_why():
-    reasons = " ".join(choose_triton_schedules(PLAIN, AMPERE).without_gluon("").backward_q.reasons)
+    reasons = " ".join(choose_triton_schedules(PLAIN, BLACKWELL).without_gluon("").backward_q.reasons)
     assert "H100" in reasons
     assert "fastest of those measured" in reasons
+
+
+def test_on_hopper_products_begin_ahead():
+    found = choose_triton_schedules(PLAIN, HOPPER)
+    assert found.forward.ahead
+    assert not choose_triton_schedules(PLAIN, BLACKWELL).forward.ahead
+    assert "begins a product of the next tile" in " ".join(found.forward.reasons)
+    assert not choose_triton_schedules(replace(PLAIN, dtype="float32"), HOPPER).forward.ahead

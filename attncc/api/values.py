@@ -114,6 +114,6 @@ def _check_parameter(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         hint = f"pass int({name})" if isinstance(value, float | Tensor) else None
         raise InputError(f"parameter `{name}` must be an int, but is {kind_of(value)}", hint=hint)
-    if int(value) not in INT64:
+    if not INT64.start <= int(value) < INT64.stop:  # `in` is nothing that torch.compile can ask of an open int
         raise InputError(f"parameter `{name}` is {value}, which does not fit in 64 bits")
     return int(value)

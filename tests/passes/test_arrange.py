@@ -114,3 +114,12 @@ def test_each_value_reaches_its_parameter(order: tuple[int, int]) -> None:
             grads, truth = (torch.autograd.grad(each.square().sum(), (q, k, v)) for each in (found, wanted))
             torch.testing.assert_close(grads, truth)
             wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+
+
+def test_ints_that_torch_compile_leaves_open_reach_their_parameters() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 1, 32, 16) for _ in range(3))
+    text = attncc.loads(written(SPELLINGS[0], ("w", "s"), (1, 0)))
+    compiled = torch.compile(lambda q, k, v, w, s: text(q, k, v, w=w, s=s), backend="aot_eager", fullgraph=True)
+    for window, sink in ((3, 1), (1, 7), (6, 2)):
+        torch.testing.assert_close(compiled(q, k, v, window, sink), text(q, k, v, w=window, s=sink))

@@ -46,7 +46,7 @@ CHECKED: Final[tuple[Call, ...]] = (
 )
 CLASSIFIED: Final = 6
 #: Tests of thousands of operations are evaluated in fewer calls: operations times calls stay below this.
-MOST_WORK: Final = 200_000
+MOST_WORK: Final = 150_000
 LEAST_CHECKED: Final = 32
 _NAMES: Final = {str(each.value): each for each in (B, H, BATCH, HEADS, Q_LEN, KV_LEN)}
 #: start, stop, full_start, full_stop and when of a range.
@@ -59,8 +59,10 @@ def check_agreement(
     """Raise InternalError where a tile of a sample is judged against the mask. `tests` are visit and full."""
     if reads_captures(mask):
         return
-    calls = CHECKED[: max(LEAST_CHECKED, MOST_WORK // len(postorder(*tests)))]
+    order = postorder(*tests)
+    calls = CHECKED[: max(LEAST_CHECKED, MOST_WORK // len(order))]
     samples = Samples({}, positive, calls)
+    samples.work_out(order)
     leaves = {**_NAMES, **{str(e.value): e for e in postorder(mask) if e.op is Op.PARAM}}
     judged = _judged(samples, tests, kv, q)
     for number, (visible, (visited, full)) in enumerate(zip(samples.values(mask), judged, strict=True)):

@@ -104,10 +104,17 @@ class Samples:
             found = self.known[expr]
         return found
 
+    def work_out(self, order: Iterable[Expr]) -> None:
+        """The values of expressions that stand in an order of arguments before their users."""
+        for each in order:
+            if each not in self.known:
+                self.known[each] = self._values(each)
+
     def _values(self, expr: Expr) -> tuple[float, ...]:
-        if expr.op in _WHOLE and not self.unknown.intersection(expr.args) and expr not in self.positive:
+        whole = _WHOLE.get(expr.op)
+        if whole is not None and self.unknown.isdisjoint(expr.args) and expr not in self.positive:
             try:
-                return tuple(map(_WHOLE[expr.op], *(self.known[arg] for arg in expr.args)))
+                return tuple(map(whole, *[self.known[arg] for arg in expr.args]))
             except ZeroDivisionError:
                 pass
         if expr.op is Op.CONST and isinstance(expr.value, int):
